@@ -1,0 +1,33 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "api/types.h"
+#include "base/result.h"
+
+namespace vmmd::api {
+
+/// Called once with the outcome, on any thread.
+template <class T>
+using Done = std::function<void(Result<T>)>;
+
+/// What the daemon implements and the HTTP server calls, always on the API thread. No member blocks: the
+/// first three answer from published status, the rest queue work for the VM thread and complete later.
+class Service {
+ public:
+  virtual ~Service() = default;
+
+  /// NotFound where there is no VM. Never null otherwise.
+  [[nodiscard]] virtual Result<std::shared_ptr<const VmInfo>> info() const = 0;
+  [[nodiscard]] virtual Result<Counters> counters() const = 0;
+
+  virtual void create(VmConfig config, Done<void> done) = 0;
+  virtual void command(Command command, Done<void> done) = 0;
+  virtual void snapshot(SnapshotRequest request, Done<SnapshotResult> done) = 0;
+  virtual void restore(RestoreRequest request, Done<void> done) = 0;
+  /// Asks a job to stop; completes when it has.
+  virtual void cancel(std::string job_id, Done<void> done) = 0;
+};
+
+}  // namespace vmmd::api

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/config.h"
+
+namespace vmmd::api {
+
+/// VmState as the API shows it. A VM that does not exist has none (404).
+enum class VmState : std::uint8_t { Created, Running, Paused, Shutdown };
+[[nodiscard]] std::string_view to_string(VmState state);
+
+/// One long-running piece of work, as vm.info and progress events show it.
+struct JobStatus {
+  std::string id;     // "snapshot-1"
+  std::string kind;   // "snapshot", "restore", "verify"
+  std::string phase;  // "pause", "memory", "sync", "publish"
+  std::uint64_t bytes_done = 0;
+  std::uint64_t bytes_total = 0;
+  double seconds = 0;
+};
+
+/// GET vm.info. Published by the VM thread as an immutable object; reading it never waits.
+struct VmInfo {
+  VmConfig config;  // with every default filled in
+  VmState state = VmState::Created;
+  std::uint64_t memory_actual_size = 0;  // bytes
+  std::vector<JobStatus> jobs;
+};
+
+/// GET vm.counters: device -> counter -> value.
+using Counters = std::map<std::string, std::map<std::string, std::int64_t>>;
+
+/// PUT vm.snapshot. Cloud Hypervisor's body is {destination_url}; the rest is ours.
+struct SnapshotRequest {
+  enum class Mode : std::uint8_t { Auto, Copy, Link, Reflink };
+  std::string destination_url;  // file:///dir
+  Mode mode = Mode::Auto;
+  bool pause = false;   // pause a running VM first
+  bool resume = false;  // resume it afterwards
+  bool cancel_on_disconnect = false;
+  std::map<std::string, std::string> labels;
+};
+
+/// Answer of vm.snapshot: what was done. 204 without a body where only Cloud Hypervisor's field was given.
+struct SnapshotResult {
+  std::string snapshot_id;  // UUID
+  std::string mode;         // "copy", "link", "reflink"
+  std::uint64_t memory_bytes_written = 0;
+};
+
+/// PUT vm.restore. Cloud Hypervisor's fields plus ours.
+struct RestoreRequest {
+  enum class MemoryMode : std::uint8_t { Cow, Copy, Shared };
+  enum class Verify : std::uint8_t { None, Lazy, Full };
+  enum class CpuCheck : std::uint8_t { Strict, Ignore };
+  enum class Identity : std::uint8_t { New, Keep };
+  enum class ClockMode : std::uint8_t { Realtime, Continue };
+  std::string source_url;  // file:///dir
+  MemoryMode memory_mode = MemoryMode::Cow;
+  bool prefault = false;
+  bool resume = false;
+  Verify verify = Verify::None;
+  CpuCheck cpu_check = CpuCheck::Strict;
+  Identity identity = Identity::New;
+  ClockMode clock = ClockMode::Realtime;
+  /// JSON merge patch over config.json, as text; empty = none. Lists merge by "id".
+  std::string overrides;
+  /// When given, must match the manifest.
+  std::optional<std::uint64_t> memory_size;  // bytes
+  std::optional<unsigned> vcpus;
+};
+
+/// Commands without a body.
+enum class Command : std::uint8_t {
+  Boot,
+  Pause,
+  Resume,
+  Shutdown,
+  Reboot,
+  Delete,
+  PowerButton,
+  Nmi,
+  VmmShutdown
+};
+[[nodiscard]] std::string_view to_string(Command command);  // "vm.boot"
+
+}  // namespace vmmd::api

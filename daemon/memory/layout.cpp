@@ -1,0 +1,34 @@
+#include "daemon/memory/layout.h"
+
+#include <algorithm>
+
+namespace vmmd::memory {
+
+using devices::GuestAddress;
+
+Result<std::vector<RamRange>> ram_layout(std::uint64_t size, unsigned max_phys_bits) {
+  if (size == 0 || size % kPageSize != 0) {
+    return fail(ErrorCode::BadRequest, "memory size {} is not a positive multiple of {} bytes", size,
+                kPageSize);
+  }
+  const std::uint64_t low = std::min(size, kLowRamLimit);
+  const std::uint64_t high = size - low;
+  const std::uint64_t limit = std::uint64_t{1} << std::min(max_phys_bits, 52U);
+  if (high != 0 && (limit <= kHighRamStart || high > limit - kHighRamStart)) {
+    return fail(ErrorCode::BadRequest,
+                "memory size {} does not fit below 2^{}, the CPU's physical address limit", size,
+                max_phys_bits);
+  }
+  std::vector<RamRange> ranges{{GuestAddress(0), low, 0}};
+  if (high != 0) ranges.push_back({GuestAddress(kHighRamStart), high, low});
+  return ranges;
+}
+
+std::uint64_t mmio64_start(const std::vector<RamRange>& ram) {
+  constexpr std::uint64_t kAlign = std::uint64_t{1} << 30;
+  const RamRange& last = ram.back();
+  const std::uint64_t end = std::max(kHighRamStart, last.start.value + last.size);
+  return (end + kAlign - 1) & ~(kAlign - 1);
+}
+
+}  // namespace vmmd::memory

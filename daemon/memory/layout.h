@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/result.h"
+#include "devices/guest_address.h"
+
+namespace vmmd::memory {
+
+// The guest physical address map. RAM below the 32-bit hole, devices in it, RAM again from 4 GiB.
+inline constexpr std::uint64_t kLowRamLimit = 0xC000'0000;  // RAM below 4 GiB ends here at the latest
+inline constexpr std::uint64_t kMmio32Start = 0xC000'0000;  // PCI BARs below 4 GiB
+inline constexpr std::uint64_t kMmio32Size = 0x2800'0000;   // 640 MiB, up to the ECAM window
+inline constexpr std::uint64_t kEcamStart = 0xE800'0000;    // PCIe ECAM, 1 MiB per bus
+inline constexpr std::uint64_t kEcamSize = 0x1000'0000;     // 256 buses
+inline constexpr std::uint64_t kIoapicStart = 0xFEC0'0000;  // Intel 82093AA
+inline constexpr std::uint64_t kIoapicSize = 0x1000;
+inline constexpr std::uint64_t kLapicStart = 0xFEE0'0000;
+inline constexpr std::uint64_t kTssAddress = 0xFFFB'D000;  // KVM_SET_TSS_ADDR: three pages (VT-x without
+                                                           // unrestricted guest), and after them:
+inline constexpr std::uint64_t kIdentityMapAddress = 0xFFFB'C000;
+inline constexpr std::uint64_t kHighRamStart = 0x1'0000'0000;  // RAM above 4 GiB
+inline constexpr std::uint64_t kPageSize = 4096;
+
+// Low memory, the PC's conventions.
+inline constexpr std::uint64_t kEbdaStart = 0x9'FC00;         // usable low RAM ends here
+inline constexpr std::uint64_t kAcpiTablesStart = 0xE'0000;   // RSDP and tables: reserved in the memory map
+inline constexpr std::uint64_t kHighMemoryStart = 0x10'0000;  // kernel and everything else from 1 MiB
+
+// Fixed ports and interrupt lines (GSIs) of the machine.
+inline constexpr unsigned kIoapicPins = 24;
+inline constexpr std::uint16_t kSerialPort = 0x3F8;  // COM1, 8 ports
+inline constexpr unsigned kSerialGsi = 4;
+inline constexpr std::uint16_t kRtcPort = 0x70;  // 0x70 index, 0x71 data
+inline constexpr unsigned kRtcGsi = 8;
+inline constexpr std::uint16_t kI8042Port = 0x60;         // 0x60 data, 0x64 command
+inline constexpr std::uint16_t kDebugPort = 0x80;         // POST codes
+inline constexpr std::uint16_t kPciConfigPort = 0xCF8;    // 0xCF8 address, 0xCFC data
+inline constexpr std::uint16_t kAcpiPmTimerPort = 0x608;  // 4 ports
+inline constexpr std::uint16_t kAcpiResetPort = 0x600;    // FADT RESET_REG: write kAcpiResetValue
+inline constexpr std::uint8_t kAcpiResetValue = 1;
+inline constexpr std::uint16_t kAcpiSleepPort = 0x601;        // FADT SLEEP_CONTROL_REG; S5 = SLP_TYP 5
+inline constexpr std::uint16_t kAcpiSleepStatusPort = 0x602;  // FADT SLEEP_STATUS_REG
+inline constexpr std::uint8_t kAcpiS5SleepType = 5;
+inline constexpr std::uint16_t kGedPort = 0x610;  // GED: one 4-byte event selector register
+inline constexpr unsigned kGedGsi = 5;
+inline constexpr unsigned kFirstPciGsi = 16;  // INTA..INTH of the PCI root: 16..23, level
+
+/// One range of guest RAM.
+struct RamRange {
+  devices::GuestAddress start;
+  std::uint64_t size = 0;  // bytes
+  std::uint64_t file_offset =
+      0;  // where it lies in memory.bin and in any backing file: ranges in order, flat
+};
+
+/// RAM of `size` bytes around the 32-bit hole. BadRequest if zero, not a multiple of 4 KiB, or beyond
+/// 2^max_phys_bits.
+Result<std::vector<RamRange>> ram_layout(std::uint64_t size, unsigned max_phys_bits);
+
+/// First address above RAM and above 4 GiB, aligned to 1 GiB: where 64-bit PCI BARs start.
+[[nodiscard]] std::uint64_t mmio64_start(const std::vector<RamRange>& ram);
+
+}  // namespace vmmd::memory
