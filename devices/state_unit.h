@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 
@@ -40,6 +41,9 @@ class StateUnit {
 
   /// Power-on state.
   virtual void reset() = 0;
+
+  /// What vm.counters shows for this unit. Counters are not state: they start at zero in every process.
+  [[nodiscard]] virtual std::map<std::string, std::int64_t> counters() const { return {}; }
 };
 
 /// Packs a message for save().
