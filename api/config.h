@@ -1,72 +1,52 @@
 #pragma once
 
-// Placeholder until the full schema lands.
-
-#include <cstdint>
 #include <optional>
-#include <string>
 #include <vector>
+
+#include "api/config_console.h"
+#include "api/config_cpus.h"
+#include "api/config_devices.h"
+#include "api/config_memory.h"
+#include "api/config_pci.h"
+#include "api/config_platform.h"
 
 namespace vmmd::api {
 
-struct CpuTopology {
-  unsigned threads_per_core = 1;
-  unsigned cores_per_die = 1;
-  unsigned dies_per_package = 1;
-  unsigned packages = 1;
-};
-
-struct CpuAffinity {
-  unsigned vcpu = 0;
-  std::vector<unsigned> host_cpus;
-};
-
-struct CpusConfig {
-  unsigned boot_vcpus = 1;
-  unsigned max_vcpus = 1;
-  std::optional<CpuTopology> topology;
-  unsigned max_phys_bits = 46;
-  std::vector<CpuAffinity> affinity;
-};
-
-struct MemoryConfig {
-  std::uint64_t size = 512ULL << 20;  // bytes
-  bool mergeable = false;
-  bool shared = false;
-  bool hugepages = false;
-  std::optional<std::uint64_t> hugepage_size;  // bytes
-  bool prefault = false;
-  bool thp = true;
-  bool reserve = false;
-  std::optional<std::string> file;  // ours: RAM lives in this file
-};
-
-struct PayloadConfig {
-  std::optional<std::string> kernel;
-  std::optional<std::string> cmdline;
-  std::optional<std::string> initramfs;
-};
-
-enum class ConsoleMode : std::uint8_t { Off, Pty, Tty, File, Socket, Null };
-
-struct SerialConfig {
-  ConsoleMode mode = ConsoleMode::Null;
-  std::optional<std::string> file;
-  std::optional<std::string> socket;
-};
-
-struct DebugConsoleConfig {
-  ConsoleMode mode = ConsoleMode::Off;
-  std::optional<std::string> file;
-  std::uint16_t iobase = 0xe9;
-};
-
+/// A whole VM: Cloud Hypervisor's VmConfig, with its names and defaults, and a few fields of ours (marked
+/// so). A default-constructed one is what an empty object would mean; only `payload` has no useful default.
 struct VmConfig {
   CpusConfig cpus;
   MemoryConfig memory;
   PayloadConfig payload;
+  std::vector<RateLimitGroupConfig> rate_limit_groups;
+  std::vector<DiskConfig> disks;
+  std::vector<NetConfig> net;
+  RngConfig rng;
+  std::optional<BalloonConfig> balloon;
+  std::vector<FsConfig> fs;
+  std::vector<GenericVhostUserConfig> generic_vhost_user;
+  std::vector<PmemConfig> pmem;
   SerialConfig serial;
+  ConsoleConfig console;
   DebugConsoleConfig debug_console;
+  std::vector<DeviceConfig> devices;
+  std::vector<UserDeviceConfig> user_devices;
+  std::vector<VdpaConfig> vdpa;
+  std::optional<VsockConfig> vsock;
+  std::vector<NumaConfig> numa;
+  bool iommu = false;
+  bool watchdog = false;
+  std::optional<RtcConfig> rtc;
+  bool pvpanic = false;
+  std::vector<PciSegmentConfig> pci_segments;
+  PlatformConfig platform;
+  std::optional<TpmConfig> tpm;
+  bool landlock_enable = false;
+  std::vector<LandlockConfig> landlock_rules;
+  bool gdb = false;
+  std::optional<IvshmemConfig> ivshmem;
+
+  bool operator==(const VmConfig&) const = default;
 };
 
 }  // namespace vmmd::api

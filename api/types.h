@@ -45,6 +45,8 @@ struct SnapshotRequest {
   bool resume = false;  // resume it afterwards
   bool cancel_on_disconnect = false;
   std::map<std::string, std::string> labels;
+  /// A field of ours was given: the answer is 200 with a SnapshotResult instead of Cloud Hypervisor's 204.
+  bool extended = false;
 };
 
 /// Answer of vm.snapshot: what was done. 204 without a body where only Cloud Hypervisor's field was given.

@@ -1,0 +1,14 @@
+#pragma once
+
+#include "api/config.h"
+#include "base/result.h"
+
+namespace vmmd::api {
+
+/// Everything vm.create checks before it says yes: ranges and alignment, combinations, unique ids and paths,
+/// files that exist and can be read, host CPUs that exist. All mistakes are listed, one message each,
+/// starting with a JSON pointer. BadRequest where anything is wrong; else Conflict where an id or a path is
+/// there twice; else NotSupported where a feature of the schema is asked for that is not built here.
+[[nodiscard]] Status validate(const VmConfig& config);
+
+}  // namespace vmmd::api
