@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/result.h"
+#include "daemon/memory/layout.h"
+#include "devices/guest_address.h"
+#include "devices/guest_memory.h"
+
+namespace vmmd::x86 {
+
+/// The bits of the event selector at memory::kGedPort: what the ACPI event device tells the guest.
+inline constexpr std::uint32_t kGedPowerButton = 1U << 0;
+inline constexpr std::uint32_t kGedVmGeneration = 1U << 1;
+
+/// The GSI of a PCI slot's interrupt pin (0 is INTA#), the way the _PRT says it: swizzled over the eight
+/// lines of the root, level-triggered, active high.
+[[nodiscard]] constexpr unsigned pci_intx_gsi(unsigned slot, unsigned pin) {
+  return memory::kFirstPciGsi + (slot + pin) % 8;
+}
+
+/// What the tables tell the guest about its machine.
+struct AcpiConfig {
+  std::vector<std::uint32_t> apic_ids;  // of vCPU 0, 1, ...: see apic_id_of()
+  std::vector<memory::RamRange> ram;    // for where 64-bit PCI BARs start
+  unsigned max_phys_bits = 46;          // and end: below 2^max_phys_bits
+  bool serial = false;                  // COM1
+  bool rtc = false;                     // CMOS RTC
+  std::vector<unsigned> intx_slots;     // PCI slots (0..31) whose device drives INTA#; others have MSI only
+  std::uint8_t pci_last_bus = 0;        // buses of the root: 0..this
+  std::optional<devices::GuestAddress> vmgenid;  // where the 16-byte VM Generation ID lies
+};
+
+/// Builds RSDP, XSDT, FADT (hardware-reduced), MADT, MCFG and DSDT, writes them into
+/// [memory::kAcpiTablesStart, memory::kHighMemoryStart) and returns the RSDP's address, always
+/// kAcpiTablesStart. BadRequest if they do not fit or that range is not RAM.
+///
+/// The ACPI event device interrupts by memory::kGedGsi, *edge*-triggered, active high: raise the line while
+/// the selector is not zero. Its _EVT reads the four bytes at kGedPort once, which must clear them.
+Result<devices::GuestAddress> write_acpi_tables(const devices::GuestMemory& memory, const AcpiConfig& config);
+
+}  // namespace vmmd::x86
