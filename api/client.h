@@ -1,0 +1,50 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "api/endpoints.h"
+#include "base/result.h"
+
+namespace vmmd::api {
+
+/// The answer of a request that succeeded.
+struct Response {
+  unsigned status = 0;  // 200 or 204
+  std::string body;     // JSON, or empty
+};
+
+struct ClientTimeouts {
+  std::chrono::milliseconds connect{5'000};
+  /// For the whole answer; zero waits for ever, as a snapshot may need.
+  std::chrono::milliseconds answer{0};
+};
+
+/// A blocking client for vmm-remote: one connection per request. An error of the server comes back as Error
+/// with its code and the messages of its body; what goes wrong on the way names the socket's path.
+class Client {
+ public:
+  using Timeouts = ClientTimeouts;
+
+  explicit Client(std::string socket_path, Timeouts timeouts = {});
+
+  /// `endpoint` is "vm.info", or a whole target when it starts with '/'.
+  [[nodiscard]] Result<Response> request(Verb verb, std::string_view endpoint,
+                                         std::string_view body = {}) const;
+
+  /// Follows GET /api/v1/events: calls `on_event` for each event, until it says false (success), the server
+  /// ends the stream (success) or something fails. With `since`, starts after that sequence number, as far as
+  /// the daemon remembers; without, at the next event. The answer time-out holds for the start only.
+  [[nodiscard]] Status events(const std::function<bool(std::string_view json_line)>& on_event,
+                              std::optional<std::uint64_t> since = std::nullopt) const;
+
+ private:
+  std::string path_;
+  Timeouts timeouts_;
+};
+
+}  // namespace vmmd::api

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "api/events.h"
+#include "base/result.h"
+
+namespace vmmd::api {
+
+/// `--event-monitor PATH|path=PATH|fd=N`: appends each event as one line of JSON. Writing never blocks and
+/// never fails anybody: a line that cannot be written whole at once (full pipe, full disk) is lost and
+/// counted; the sequence numbers show the gap.
+class EventMonitor {
+ public:
+  /// PATH is created 0600 or truncated; a FIFO is opened without waiting for its reader only if there is one.
+  /// fd=N is taken over. Every event after this call is written.
+  static Result<std::unique_ptr<EventMonitor>> open(std::string_view spec, EventBus& bus);
+  ~EventMonitor();
+  EventMonitor(const EventMonitor&) = delete;
+  EventMonitor& operator=(const EventMonitor&) = delete;
+
+  [[nodiscard]] std::uint64_t lost() const;  // lines
+
+ private:
+  struct Sink;
+  EventMonitor();
+  std::shared_ptr<Sink> sink_;
+  std::shared_ptr<void> subscription_;  // destroyed first: nothing writes to a closed sink
+};
+
+}  // namespace vmmd::api
