@@ -1,0 +1,49 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "base/result.h"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace vmmd::loop {
+
+/// The device thread: one thread, one Asio io_context, for character backends and timers.
+///
+/// What lives on the loop (backends, clocks) is destroyed before it. Work given to it before start() runs
+/// once it has started. Idle, it sleeps in epoll without a time-out. All signals are blocked on its thread,
+/// SIGPIPE among them.
+class DeviceLoop {
+ public:
+  DeviceLoop();
+  ~DeviceLoop();  // stops
+  DeviceLoop(const DeviceLoop&) = delete;
+  DeviceLoop& operator=(const DeviceLoop&) = delete;
+
+  /// Starts the thread; once.
+  Status start();
+  /// Ends the thread after the handler that runs now, and joins it. What is still queued never runs. May be
+  /// called twice; not on the loop's own thread.
+  void stop();
+
+  /// Runs `work` on the loop's thread, in the order of the calls. Never blocks, never runs it inside post().
+  void post(std::function<void()> work);
+
+  /// Runs `work` on the loop's thread and waits for it. On that thread, or while the loop does not run, just
+  /// runs it. Hold no lock that loop work takes. Not concurrent with start() and stop().
+  void run_sync(const std::function<void()>& work);
+
+  [[nodiscard]] bool on_loop_thread() const;
+
+  /// For .cpp files that include <boost/asio.hpp>.
+  [[nodiscard]] boost::asio::io_context& asio_context();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace vmmd::loop
