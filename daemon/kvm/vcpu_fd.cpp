@@ -1,0 +1,104 @@
+#include "daemon/kvm/vcpu_fd.h"
+
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace vmmd::kvm {
+
+namespace {
+constexpr std::size_t kMsrBatch = 256;  // KVM takes at most MAX_IO_MSRS = 256 in one call
+constexpr std::uint32_t kCpuidLimit = 256;
+
+struct MsrBuffer {
+  std::vector<std::byte> storage =
+      std::vector<std::byte>(sizeof(kvm_msrs) + kMsrBatch * sizeof(kvm_msr_entry));
+  kvm_msrs* get() { return reinterpret_cast<kvm_msrs*>(storage.data()); }
+};
+}  // namespace
+
+Result<VcpuFd> VcpuFd::create(const VmFd& vm, std::uint32_t apic_id) {
+  const int fd = ::ioctl(vm.fd(), KVM_CREATE_VCPU, apic_id);
+  if (fd < 0)
+    return fail_errno(ErrorCode::Internal, errno, "cannot create the vCPU with APIC id {}", apic_id);
+  UniqueFd owned(fd);
+  const std::size_t size = vm.kvm().run_size();
+  void* page = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (page == MAP_FAILED) return fail_errno(ErrorCode::Internal, errno, "cannot map the vCPU's run page");
+  return VcpuFd(std::move(owned), static_cast<kvm_run*>(page), size);
+}
+
+VcpuFd::VcpuFd(VcpuFd&& other) noexcept
+    : fd_(std::move(other.fd_)), run_(std::exchange(other.run_, nullptr)), run_size_(other.run_size_) {}
+
+VcpuFd::~VcpuFd() {
+  if (run_ != nullptr) ::munmap(run_, run_size_);
+}
+
+int VcpuFd::run() const {
+  return ::ioctl(fd_.get(), KVM_RUN, 0) < 0 ? errno : 0;
+}
+
+Status VcpuFd::call(unsigned long request, void* argument, const char* what) const {
+  if (retrying_ioctl(fd_.get(), request, argument) < 0) {
+    return fail_errno(ErrorCode::Internal, errno, "{} failed", what);
+  }
+  return {};
+}
+
+Status VcpuFd::set_cpuid(std::span<const kvm_cpuid_entry2> entries) const {
+  std::vector<std::byte> buffer(sizeof(kvm_cpuid2) + entries.size_bytes());
+  auto* cpuid = reinterpret_cast<kvm_cpuid2*>(buffer.data());
+  cpuid->nent = static_cast<std::uint32_t>(entries.size());
+  if (!entries.empty()) std::memcpy(cpuid->entries, entries.data(), entries.size_bytes());
+  return call(KVM_SET_CPUID2, cpuid, "KVM_SET_CPUID2");
+}
+
+Result<std::vector<kvm_cpuid_entry2>> VcpuFd::get_cpuid() const {
+  std::vector<std::byte> buffer(sizeof(kvm_cpuid2) + kCpuidLimit * sizeof(kvm_cpuid_entry2));
+  auto* cpuid = reinterpret_cast<kvm_cpuid2*>(buffer.data());
+  cpuid->nent = kCpuidLimit;
+  VMMD_TRY(call(KVM_GET_CPUID2, cpuid, "KVM_GET_CPUID2"));
+  return std::vector<kvm_cpuid_entry2>(cpuid->entries, cpuid->entries + cpuid->nent);
+}
+
+Result<std::vector<kvm_msr_entry>> VcpuFd::get_msrs(std::span<const std::uint32_t> indices) const {
+  MsrBuffer buffer;
+  std::vector<kvm_msr_entry> entries;
+  entries.reserve(indices.size());
+  while (!indices.empty()) {
+    const std::size_t n = std::min(indices.size(), kMsrBatch);
+    kvm_msrs* msrs = buffer.get();
+    msrs->nmsrs = static_cast<std::uint32_t>(n);
+    for (std::size_t i = 0; i < n; ++i) msrs->entries[i] = {indices[i], 0, 0};
+    const int got = retrying_ioctl(fd_.get(), KVM_GET_MSRS, msrs);
+    if (got < 0) return fail_errno(ErrorCode::Internal, errno, "KVM_GET_MSRS failed");
+    const auto done = static_cast<std::size_t>(got);
+    entries.insert(entries.end(), msrs->entries, msrs->entries + done);
+    // The one at which KVM stopped cannot be read: step over it.
+    indices = indices.subspan(done == n ? n : done + 1);
+  }
+  return entries;
+}
+
+Status VcpuFd::set_msrs(std::span<const kvm_msr_entry> entries, std::vector<std::uint32_t>& refused) const {
+  MsrBuffer buffer;
+  while (!entries.empty()) {
+    const std::size_t n = std::min(entries.size(), kMsrBatch);
+    kvm_msrs* msrs = buffer.get();
+    msrs->nmsrs = static_cast<std::uint32_t>(n);
+    std::copy_n(entries.begin(), n, msrs->entries);
+    const int set = retrying_ioctl(fd_.get(), KVM_SET_MSRS, msrs);
+    if (set < 0) return fail_errno(ErrorCode::Internal, errno, "KVM_SET_MSRS failed");
+    const auto done = static_cast<std::size_t>(set);
+    if (done < n) refused.push_back(entries[done].index);
+    entries = entries.subspan(done == n ? n : done + 1);
+  }
+  return {};
+}
+
+}  // namespace vmmd::kvm

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <linux/kvm.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "daemon/kvm/vm_fd.h"
+
+namespace vmmd::kvm {
+
+/// One vCPU and its shared run page. The ioctls below may be called by any thread while the vCPU is not in
+/// KVM_RUN.
+class VcpuFd {
+ public:
+  static Result<VcpuFd> create(const VmFd& vm, std::uint32_t apic_id);
+  VcpuFd(VcpuFd&& other) noexcept;
+  VcpuFd& operator=(VcpuFd&&) = delete;
+  ~VcpuFd();
+
+  [[nodiscard]] int fd() const { return fd_.get(); }
+  [[nodiscard]] kvm_run& run_page() const { return *run_; }
+  /// KVM_RUN once. 0, or errno (EINTR after a signal or with immediate_exit set).
+  [[nodiscard]] int run() const;
+
+  Status set_cpuid(std::span<const kvm_cpuid_entry2> entries) const;
+  Result<std::vector<kvm_cpuid_entry2>> get_cpuid() const;
+
+  /// Reads the listed MSRs; one that this KVM cannot read is left out.
+  Result<std::vector<kvm_msr_entry>> get_msrs(std::span<const std::uint32_t> indices) const;
+  /// Writes in order. KVM stops at the first one it refuses: that one is appended to `refused` and the rest
+  /// go on.
+  Status set_msrs(std::span<const kvm_msr_entry> entries, std::vector<std::uint32_t>& refused) const;
+
+  /// Plain get/set pairs of fixed-size structures: `get<KVM_GET_REGS, kvm_regs>()`.
+  template <unsigned long kRequest, class T>
+  [[nodiscard]] Result<T> get(const char* what) const {
+    T value = {};
+    VMMD_TRY(call(kRequest, &value, what));
+    return value;
+  }
+  template <unsigned long kRequest, class T>
+  Status set(const T& value, const char* what) const {
+    T copy = value;
+    return call(kRequest, &copy, what);
+  }
+  /// Any ioctl of this vCPU; `what` names it in the error.
+  Status call(unsigned long request, void* argument, const char* what) const;
+
+ private:
+  VcpuFd(UniqueFd fd, kvm_run* run, std::size_t run_size)
+      : fd_(std::move(fd)), run_(run), run_size_(run_size) {}
+
+  UniqueFd fd_;
+  kvm_run* run_ = nullptr;
+  std::size_t run_size_ = 0;
+};
+
+}  // namespace vmmd::kvm

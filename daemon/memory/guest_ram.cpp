@@ -1,0 +1,168 @@
+#include "daemon/memory/guest_ram.h"
+
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <bit>
+#include <cerrno>
+#include <utility>
+
+#include "base/file.h"
+
+namespace vmmd::memory {
+
+namespace {
+
+constexpr std::uint64_t kDefaultHugepage = std::uint64_t{2} << 20;
+
+// The whole file, write lock, of this open file description: two VMs must not share one RAM file.
+Status lock_file(int fd, const std::string& name) {
+  struct flock lock = {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return {};
+  if (errno == EAGAIN || errno == EACCES) {
+    return fail(ErrorCode::Conflict, "memory file {} is in use by another virtual machine", name);
+  }
+  return fail_errno(ErrorCode::Internal, errno, "cannot lock memory file {}", name);
+}
+
+Result<UniqueFd> open_memory_file(const std::string& path, std::uint64_t size) {
+  VMMD_ASSIGN(UniqueFd fd, open_file(path, O_RDWR | O_CREAT | O_NOCTTY | O_NONBLOCK, 0600));
+  struct stat info = {};
+  if (::fstat(fd.get(), &info) != 0) return fail_errno(ErrorCode::Internal, errno, "cannot stat {}", path);
+  if (!S_ISREG(info.st_mode))
+    return fail(ErrorCode::BadRequest, "memory file {} is not a regular file", path);
+  VMMD_TRY(lock_file(fd.get(), path));
+  const auto actual = static_cast<std::uint64_t>(info.st_size);
+  if (actual == size) return fd;
+  if (actual != 0) {
+    return fail(
+        ErrorCode::BadRequest,
+        "memory file {} has {} bytes, the VM has {} bytes of RAM: give the matching size or another file",
+        path, actual, size);
+  }
+  if (::ftruncate(fd.get(), static_cast<off_t>(size)) != 0) {
+    return fail_errno(ErrorCode::Internal, errno, "cannot size memory file {} to {} bytes", path, size);
+  }
+  return fd;
+}
+
+Result<UniqueFd> create_memfd(const api::MemoryConfig& config) {
+  unsigned flags = MFD_CLOEXEC;
+  if (config.hugepages) {
+    const std::uint64_t page = config.hugepage_size.value_or(kDefaultHugepage);
+    flags |= MFD_HUGETLB | (static_cast<unsigned>(std::countr_zero(page)) << MFD_HUGE_SHIFT);
+  }
+  UniqueFd fd(::memfd_create("vmmd-ram", flags));
+  if (!fd) return fail_errno(ErrorCode::Internal, errno, "cannot create shared memory for guest RAM");
+  if (::ftruncate(fd.get(), static_cast<off_t>(config.size)) != 0) {
+    return fail_errno(ErrorCode::Internal, errno, "cannot size shared memory to {} bytes", config.size);
+  }
+  return fd;
+}
+
+}  // namespace
+
+Mapping::Mapping(Mapping&& other) noexcept
+    : address_(std::exchange(other.address_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+Mapping& Mapping::operator=(Mapping&& other) noexcept {
+  std::swap(address_, other.address_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+Mapping::~Mapping() {
+  if (address_ != nullptr) ::munmap(address_, size_);
+}
+
+Result<GuestRam> GuestRam::allocate(const api::MemoryConfig& config, const std::vector<RamRange>& layout) {
+  const int reserve = config.reserve ? 0 : MAP_NORESERVE;
+  if (config.file) {
+    VMMD_ASSIGN(UniqueFd file, open_memory_file(*config.file, config.size));
+    GuestRam ram(layout, Backing::File, std::move(file));
+    VMMD_TRY(ram.map(MAP_SHARED | reserve));
+    VMMD_TRY(ram.advise(config));
+    return ram;
+  }
+  if (config.shared || config.hugepages) {
+    VMMD_ASSIGN(UniqueFd file, create_memfd(config));
+    GuestRam ram(layout, Backing::SharedMemory, std::move(file));
+    VMMD_TRY(ram.map(MAP_SHARED | reserve));
+    VMMD_TRY(ram.advise(config));
+    return ram;
+  }
+  GuestRam ram(layout, Backing::Anonymous, UniqueFd());
+  VMMD_TRY(ram.map(MAP_PRIVATE | MAP_ANONYMOUS | reserve));
+  VMMD_TRY(ram.advise(config));
+  return ram;
+}
+
+Result<GuestRam> GuestRam::copy_on_write(UniqueFd file, const std::vector<RamRange>& layout,
+                                         const api::MemoryConfig& config) {
+  GuestRam ram(layout, Backing::PrivateFile, std::move(file));
+  VMMD_TRY(ram.map(MAP_PRIVATE | (config.reserve ? 0 : MAP_NORESERVE)));
+  VMMD_TRY(ram.advise(config));
+  return ram;
+}
+
+Status GuestRam::map(int flags) {
+  for (const RamRange& range : layout_) {
+    void* address = ::mmap(nullptr, range.size, PROT_READ | PROT_WRITE, flags, file_.get(),
+                           static_cast<off_t>(file_ ? range.file_offset : 0));
+    if (address == MAP_FAILED) {
+      return fail_errno(ErrorCode::Internal, errno, "cannot map {} bytes of guest RAM", range.size);
+    }
+    mappings_.emplace_back(static_cast<std::byte*>(address), range.size);
+  }
+  return {};
+}
+
+Status GuestRam::advise(const api::MemoryConfig& config) const {
+  for (const Mapping& mapping : mappings_) {
+    // Advice that the kernel was built without is not worth a refusal; only prefaulting is a promise.
+    ::madvise(mapping.data(), mapping.size(), MADV_DONTDUMP);
+    if (config.thp && backing_ == Backing::Anonymous)
+      ::madvise(mapping.data(), mapping.size(), MADV_HUGEPAGE);
+    if (config.mergeable) ::madvise(mapping.data(), mapping.size(), MADV_MERGEABLE);
+    if (config.prefault && ::madvise(mapping.data(), mapping.size(), MADV_POPULATE_WRITE) != 0) {
+      return fail_errno(ErrorCode::Internal, errno, "cannot prefault {} bytes of guest RAM", mapping.size());
+    }
+  }
+  return {};
+}
+
+Status GuestRam::remap_private() {
+  for (std::size_t i = 0; i < layout_.size(); ++i) {
+    // In place: KVM's memory slots name host addresses, so they stay valid; the kernel drops what it had
+    // mapped.
+    void* address = ::mmap(mappings_[i].data(), mappings_[i].size(), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file_.get(),
+                           static_cast<off_t>(layout_[i].file_offset));
+    if (address == MAP_FAILED) {
+      return fail_errno(ErrorCode::Internal, errno, "cannot re-map guest RAM copy-on-write");
+    }
+    ::madvise(mappings_[i].data(), mappings_[i].size(), MADV_DONTDUMP);
+  }
+  backing_ = Backing::PrivateFile;
+  return {};
+}
+
+std::vector<devices::GuestRegion> GuestRam::regions() const {
+  std::vector<devices::GuestRegion> regions;
+  for (std::size_t i = 0; i < layout_.size(); ++i) {
+    regions.push_back({layout_[i].start, layout_[i].size, mappings_[i].data()});
+  }
+  return regions;
+}
+
+std::uint64_t GuestRam::size() const {
+  std::uint64_t sum = 0;
+  for (const RamRange& range : layout_) sum += range.size;
+  return sum;
+}
+
+}  // namespace vmmd::memory
