@@ -29,14 +29,22 @@ Result<VcpuFd> VcpuFd::create(const VmFd& vm, std::uint32_t apic_id) {
   const std::size_t size = vm.kvm().run_size();
   void* page = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (page == MAP_FAILED) return fail_errno(ErrorCode::Internal, errno, "cannot map the vCPU's run page");
-  return VcpuFd(std::move(owned), static_cast<kvm_run*>(page), size);
+  return VcpuFd(std::move(owned), static_cast<kvm_run*>(page), vm.kvm());
 }
 
 VcpuFd::VcpuFd(VcpuFd&& other) noexcept
-    : fd_(std::move(other.fd_)), run_(std::exchange(other.run_, nullptr)), run_size_(other.run_size_) {}
+    : fd_(std::move(other.fd_)),
+      run_(std::exchange(other.run_, nullptr)),
+      run_size_(other.run_size_),
+      xsave_size_(other.xsave_size_) {}
 
 VcpuFd::~VcpuFd() {
   if (run_ != nullptr) ::munmap(run_, run_size_);
+}
+
+std::uint32_t VcpuFd::tsc_khz() const {
+  const int khz = ::ioctl(fd_.get(), KVM_GET_TSC_KHZ, 0);
+  return khz < 0 ? 0 : static_cast<std::uint32_t>(khz);
 }
 
 int VcpuFd::run() const {

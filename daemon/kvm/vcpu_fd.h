@@ -23,6 +23,10 @@ class VcpuFd {
 
   [[nodiscard]] int fd() const { return fd_.get(); }
   [[nodiscard]] kvm_run& run_page() const { return *run_; }
+  /// Bytes of the XSAVE area of this KVM.
+  [[nodiscard]] std::size_t xsave_size() const { return xsave_size_; }
+  /// The guest's TSC frequency; 0 if KVM cannot tell.
+  [[nodiscard]] std::uint32_t tsc_khz() const;
   /// KVM_RUN once. 0, or errno (EINTR after a signal or with immediate_exit set).
   [[nodiscard]] int run() const;
 
@@ -51,12 +55,13 @@ class VcpuFd {
   Status call(unsigned long request, void* argument, const char* what) const;
 
  private:
-  VcpuFd(UniqueFd fd, kvm_run* run, std::size_t run_size)
-      : fd_(std::move(fd)), run_(run), run_size_(run_size) {}
+  VcpuFd(UniqueFd fd, kvm_run* run, const Kvm& kvm)
+      : fd_(std::move(fd)), run_(run), run_size_(kvm.run_size()), xsave_size_(kvm.xsave_size()) {}
 
   UniqueFd fd_;
   kvm_run* run_ = nullptr;
   std::size_t run_size_ = 0;
+  std::size_t xsave_size_ = 0;
 };
 
 }  // namespace vmmd::kvm
