@@ -1,0 +1,29 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "base/result.h"
+#include "daemon/snapshot/format/open.h"
+#include "daemon/snapshot/format/verify.h"
+
+// The three changes that a published snapshot may undergo. Each replaces manifest.bin atomically.
+namespace vmmd::snapshot {
+
+/// Is the edit acceptable? Gets config.json as it was sealed last and as it is now.
+using ConfigCheck = std::function<Status(const std::string& sealed, const std::string& edited)>;
+
+/// Accepts a deliberate edit of config.json: records its new digest if `check` agrees. True if anything
+/// changed. The snapshot must be sound otherwise.
+Result<bool> seal(const std::filesystem::path& path, const ConfigCheck& check);
+
+/// Marks the snapshot as taken by a `shared` restore, before its memory.bin is written. The caller holds
+/// lock_memory(Exclusive). `by` is for people. Durable when it returns.
+Status mark_consumed(OpenSnapshot& snapshot, const std::string& by);
+
+/// Adds memory.digests to a snapshot taken without (link, reflink). Nothing to do if it has them. False when
+/// cancelled.
+Result<bool> record_memory_digests(OpenSnapshot& snapshot, const VerifyProgress& progress = {});
+
+}  // namespace vmmd::snapshot

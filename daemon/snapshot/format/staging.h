@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "base/uuid.h"
+#include "daemon/snapshot/format/memory_digests.h"
+#include "proto/snapshot.pb.h"
+#include "proto/state.pb.h"
+
+namespace vmmd::snapshot {
+
+/// A snapshot that is being written: a hidden sibling of its destination, renamed into place when complete.
+///
+///     VMMD_ASSIGN(auto staged, StagedSnapshot::begin("/snapshots/one"));
+///     VMMD_ASSIGN(const int memory, staged.create_file(kMemoryName));
+///     ftruncate(memory, size); pwrite(memory, …);              // the engine: pages that are not zero
+///     MemoryDigests digests(size); digests.add(chunk, bytes);  // optional
+///     SnapshotManifest manifest;  // memory size and layout, vp_count, cpu, disks, labels, capture mode, …
+///     VMMD_TRY(staged.prepare({.manifest = manifest, .state = units, .config = json, .digests = digests}));
+///     VMMD_TRY(staged.commit());
+///
+/// A crash or kill at any instruction leaves either the complete snapshot or none; what is left of the hidden
+/// directory is removed by collect_leftovers() (leftovers.h), which begin() calls for the same destination.
+/// While this object lives it holds a lock (flock) on the hidden directory, which tells it from a leftover.
+/// Without commit() the destructor removes everything. Not thread safe, but the descriptors may be used from
+/// any thread.
+class StagedSnapshot {
+ public:
+  /// What prepare() completes and writes.
+  struct Content {
+    /// Filled by the caller: vmmd_version, memory_size_bytes, vp_count, capture_mode, memory_layout, cpu,
+    /// disks, vmmd_build, host_kernel, labels. Filled by prepare(): everything else.
+    SnapshotManifest manifest;
+    state::SavedState state;
+    std::string config;  // the text of config.json
+    /// Absent where memory.bin was not read (link, reflink): see record_memory_digests() in reseal.h.
+    std::optional<MemoryDigests> digests;
+  };
+
+  /// The destination is absent or an empty directory, its parent exists. Anything else is refused untouched,
+  /// each with its own message. Removes leftovers of killed processes for the same destination.
+  static Result<StagedSnapshot> begin(const std::filesystem::path& destination);
+
+  StagedSnapshot(StagedSnapshot&&) noexcept;
+  StagedSnapshot& operator=(StagedSnapshot&&) = delete;
+  ~StagedSnapshot();
+
+  [[nodiscard]] const Uuid& id() const { return id_; }
+  [[nodiscard]] const std::filesystem::path& destination() const { return destination_; }
+
+  /// A new file, 0600, open for reading and writing. The descriptor stays ours until commit() or the end.
+  Result<int> create_file(std::string_view name);
+
+  /// A hard link to the regular file behind `fd`; `source` is its name for messages. Conflict with the advice
+  /// to use copy when the destination is on another filesystem. The file gets our id attribute and is synced
+  /// by prepare(), but keeps its mode and owner.
+  Status link_file(std::string_view name, int fd, const std::string& source);
+
+  /// Writes state.bin, config.json, memory.digests and manifest.bin, marks memory.bin with the id, syncs
+  /// every file and the directory. Refuses content that open_snapshot() would refuse. May take long (fsync).
+  Status prepare(Content content);
+
+  /// Renames into place and syncs the parent. If that last sync fails, the rename is undone.
+  Status commit();
+
+ private:
+  struct StagedFile {
+    std::string name;
+    UniqueFd fd;
+  };
+
+  StagedSnapshot() = default;
+  Status write_file(std::string_view name, std::string_view content);
+  Status place();
+  void unplace() noexcept;
+  void remove() noexcept;
+
+  std::filesystem::path destination_;  // for messages
+  std::string name_;                   // last component of the destination
+  std::string hidden_name_;            // empty: nothing to remove
+  UniqueFd parent_;
+  UniqueFd directory_;                     // holds the lock
+  std::optional<unsigned> replaced_mode_;  // the destination is an empty directory of this mode
+  std::vector<StagedFile> files_;
+  bool prepared_ = false;
+  Uuid id_;
+};
+
+}  // namespace vmmd::snapshot
