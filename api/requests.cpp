@@ -1,0 +1,211 @@
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "api/json_reader.h"
+#include "api/json_writer.h"
+#include "api/messages.h"
+#include "api/options.h"
+#include "api/request_enums.h"
+
+namespace vmmd::api {
+
+namespace {
+
+constexpr std::size_t kMaxLabels = 64;
+constexpr std::size_t kMaxLabelName = 128;    // bytes
+constexpr std::size_t kMaxLabelValue = 4096;  // bytes
+constexpr std::size_t kMaxJobId = 128;        // bytes
+
+struct CancelRequest {
+  std::string id;
+};
+
+struct NetFds {
+  std::string id;
+  std::uint32_t num_fds = 0;
+};
+
+struct VfioFds {
+  std::string id;
+};
+
+struct ZoneUpdate {
+  std::string id;
+  std::uint32_t host_numa_node = 0;
+};
+
+/// RestoreRequest as it travels: with Cloud Hypervisor's fields that are not built.
+struct RestoreBody {
+  RestoreRequest request;
+  std::optional<std::string> memory_mode;
+  RawObject overrides;
+  std::vector<NetFds> net_fds;
+  std::vector<VfioFds> vfio_fds;
+  std::optional<std::int32_t> iommufd_fd;
+  std::vector<ZoneUpdate> zone_updates;
+};
+
+template <class V>
+void fields(V& v, CancelRequest& c) {
+  v("id", c.id, kRequired);
+}
+
+template <class V>
+void fields(V& v, NetFds& c) {
+  v("id", c.id, kRequired);
+  v("num_fds", c.num_fds, kRequired);
+}
+
+template <class V>
+void fields(V& v, VfioFds& c) {
+  v("id", c.id, kRequired);
+}
+
+template <class V>
+void fields(V& v, ZoneUpdate& c) {
+  v("id", c.id, kRequired);
+  v("host_numa_node", c.host_numa_node, kRequired);
+}
+
+template <class V>
+void fields(V& v, RestoreBody& c) {
+  v("source_url", c.request.source_url, kRequired);
+  v("memory_restore_mode", c.memory_mode);
+  v("prefault", c.request.prefault);
+  v("resume", c.request.resume);
+  v("verify", c.request.verify);
+  v("cpu_check", c.request.cpu_check);
+  v("identity", c.request.identity);
+  v("clock", c.request.clock);
+  v("overrides", c.overrides);
+  v("memory_size", c.request.memory_size);
+  v("vcpus", c.request.vcpus, {.min = 1, .max = 255});
+  v("net_fds", c.net_fds);
+  v("vfio_fds", c.vfio_fds);
+  v("iommufd_fd", c.iommufd_fd);
+  v("zone_updates", c.zone_updates);
+}
+
+/// The fields of ours, which Cloud Hypervisor does not have.
+template <class V>
+void extension_fields(V& v, ConstOr<SnapshotRequest> auto& c) {
+  v("mode", c.mode);
+  v("pause", c.pause);
+  v("resume", c.resume);
+  v("cancel_on_disconnect", c.cancel_on_disconnect);
+  v("labels", c.labels);
+}
+
+Status check_labels(const std::map<std::string, std::string>& labels) {
+  if (labels.size() > kMaxLabels) {
+    return fail(ErrorCode::BadRequest, "/labels: {} labels are more than {}", labels.size(), kMaxLabels);
+  }
+  for (const auto& [name, value] : labels) {
+    if (name.empty() || name.size() > kMaxLabelName || value.size() > kMaxLabelValue) {
+      return fail(ErrorCode::BadRequest, "/labels: a name has 1 to {} bytes, a value up to {}", kMaxLabelName,
+                  kMaxLabelValue);
+    }
+  }
+  return {};
+}
+
+Status check_url(std::string_view pointer, std::string_view url) {
+  if (auto path = path_from_file_url(url); !path) return wrap(std::move(path).error(), "{}", pointer);
+  return {};
+}
+
+}  // namespace
+
+template <class V>
+void fields(V& v, ConstOr<SnapshotRequest> auto& c) {
+  v("destination_url", c.destination_url, kRequired);
+  extension_fields(v, c);
+  if constexpr (requires { v.given("mode"); }) {
+    for (const char* name : {"mode", "pause", "resume", "cancel_on_disconnect", "labels"}) {
+      c.extended = c.extended || v.given(name);
+    }
+  }
+}
+
+Result<SnapshotRequest> parse_snapshot_request(std::string_view json) {
+  VMMD_ASSIGN(auto request, read_json<SnapshotRequest>(json));
+  VMMD_TRY(check_url("/destination_url", request.destination_url));
+  VMMD_TRY(check_labels(request.labels));
+  return request;
+}
+
+Result<RestoreRequest> parse_restore_request(std::string_view json) {
+  VMMD_ASSIGN(auto body, read_json<RestoreBody>(json));
+  VMMD_TRY(check_url("/source_url", body.request.source_url));
+  if (body.memory_mode) {
+    auto mode = memory_mode_from_name(*body.memory_mode);
+    if (!mode) return wrap(std::move(mode).error(), "/memory_restore_mode");
+    body.request.memory_mode = *mode;
+  }
+  const auto unbuilt = [](std::string_view field) {
+    return fail(ErrorCode::NotSupported, "/{}: not built yet", field);
+  };
+  if (!body.net_fds.empty()) return unbuilt("net_fds");
+  if (!body.vfio_fds.empty()) return unbuilt("vfio_fds");
+  if (body.iommufd_fd) return unbuilt("iommufd_fd");
+  if (!body.zone_updates.empty()) return unbuilt("zone_updates");
+  body.request.overrides = std::move(body.overrides.text);
+  return std::move(body.request);
+}
+
+Result<std::string> parse_cancel_request(std::string_view json) {
+  VMMD_ASSIGN(auto request, read_json<CancelRequest>(json));
+  if (request.id.empty() || request.id.size() > kMaxJobId) {
+    return fail(ErrorCode::BadRequest, "/id: a job's id has 1 to {} bytes", kMaxJobId);
+  }
+  return std::move(request.id);
+}
+
+std::string to_json(const SnapshotRequest& request) {
+  nlohmann::ordered_json out;
+  JsonWriter writer(out);
+  writer("destination_url", request.destination_url);
+  SnapshotRequest plain;
+  plain.destination_url = request.destination_url;
+  const bool ours = request.extended || request.mode != plain.mode || request.pause != plain.pause ||
+                    request.resume != plain.resume || !request.labels.empty() ||
+                    request.cancel_on_disconnect != plain.cancel_on_disconnect;
+  if (ours) extension_fields(writer, request);
+  return json_text(out, /*pretty=*/false);
+}
+
+std::string to_json(const RestoreRequest& request) {
+  nlohmann::ordered_json out;
+  JsonWriter writer(out);
+  const RestoreRequest plain;
+  const auto write = [&](std::string_view name, const auto& value, const auto& usual) {
+    if (value != usual) writer(name, value);
+  };
+  writer("source_url", request.source_url);
+  write("memory_restore_mode", request.memory_mode, plain.memory_mode);
+  write("prefault", request.prefault, plain.prefault);
+  write("resume", request.resume, plain.resume);
+  write("verify", request.verify, plain.verify);
+  write("cpu_check", request.cpu_check, plain.cpu_check);
+  write("identity", request.identity, plain.identity);
+  write("clock", request.clock, plain.clock);
+  write("memory_size", request.memory_size, plain.memory_size);
+  write("vcpus", request.vcpus, plain.vcpus);
+  if (!request.overrides.empty()) {
+    // What is not JSON goes as a string: the daemon then says where the mistake is.
+    auto overrides = nlohmann::ordered_json::parse(request.overrides, nullptr, /*allow_exceptions=*/false);
+    if (overrides.is_discarded()) overrides = request.overrides;
+    out["overrides"] = std::move(overrides);
+  }
+  return json_text(out, /*pretty=*/false);
+}
+
+std::string cancel_request_json(std::string_view job_id) {
+  nlohmann::ordered_json out;
+  JsonWriter writer(out);
+  writer("id", job_id);
+  return json_text(out, /*pretty=*/false);
+}
+
+}  // namespace vmmd::api
