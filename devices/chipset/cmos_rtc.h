@@ -61,8 +61,9 @@ class CmosRtc final : public BusDevice, public StateUnit {
     std::int64_t seen_second = 0;    // updates up to this guest second are in register C
     std::uint64_t seen_ns = 0;       // periodic ticks up to this monotonic time are in register C
   };
+  /// Guest time: whole seconds since 1970, and how far into the second.
   struct Instant {
-    std::int64_t second = 0;  // guest's, since 1970
+    std::int64_t second = 0;
     std::uint32_t nanosecond = 0;
   };
 
@@ -72,11 +73,19 @@ class CmosRtc final : public BusDevice, public StateUnit {
   [[nodiscard]] std::uint8_t read_ram(std::uint8_t index);
   void write_ram(std::uint8_t index, std::uint8_t value);
   void write_control(std::uint8_t index, std::uint8_t value);
-  void latch_time();
-  void start_from_ram(bool divider_was_reset);
+  [[nodiscard]] std::uint8_t encode(unsigned value) const;
+  [[nodiscard]] unsigned decode(std::uint8_t value) const;
+  [[nodiscard]] std::uint8_t encode_hour(unsigned hour) const;
+  [[nodiscard]] unsigned decode_hour(std::uint8_t value) const;
+  [[nodiscard]] std::uint8_t time_register(std::uint8_t index, std::int64_t second) const;
+  void latch_time(std::int64_t second);
+  /// Sets guest time from the time registers; until now it was `second`.
+  void set_time_from_ram(std::int64_t second);
   [[nodiscard]] std::optional<std::int64_t> next_alarm(std::int64_t after) const;
-  /// Brings register C, the line and the timer up to date.
+  [[nodiscard]] std::optional<std::uint64_t> next_tick(std::uint64_t after_ns) const;
+  /// Puts what happened since the last look into register C.
   void catch_up();
+  /// Makes line and timer follow registers B and C.
   void drive();
 
   const Config config_;

@@ -78,7 +78,10 @@ class PciRoot final : public StateUnit {
   struct State {
     std::uint32_t address = 0;  // CONFIG_ADDRESS
   };
-  [[nodiscard]] PciDevice* find(unsigned bus, unsigned slot, unsigned function) const;
+  /// Both mechanisms end here. `location` as an ECAM offset: bus, device, function, register.
+  [[nodiscard]] std::uint32_t read_config(std::uint64_t location, unsigned width);
+  void write_config(std::uint64_t location, unsigned width, std::uint32_t value);
+  [[nodiscard]] PciDevice* find(std::uint64_t location) const;
 
   Ports ports_{*this};
   Ecam ecam_{*this};
