@@ -24,6 +24,7 @@ struct CharCounters {
   std::uint64_t tx_dropped = 0;  // lost: the queue was full, or the host refused them
   std::uint64_t tx_queued = 0;   // waiting now
   std::uint64_t rx_bytes = 0;    // taken by the device
+  std::uint64_t rx_dropped = 0;  // lost: the peer left more behind than the device had taken in time
 };
 
 /// The host's end of a character stream: a pty, a socket, a file.

@@ -37,6 +37,8 @@ class DeviceLoop {
   void run_sync(const std::function<void()>& work);
 
   [[nodiscard]] bool on_loop_thread() const;
+  /// Between start() and stop().
+  [[nodiscard]] bool running() const;
 
   /// For .cpp files that include <boost/asio.hpp>.
   [[nodiscard]] boost::asio::io_context& asio_context();

@@ -1,0 +1,94 @@
+#include "daemon/loop/device_loop.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <atomic>
+#include <future>
+#include <optional>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+
+namespace vmmd::loop {
+
+namespace asio = boost::asio;
+
+struct DeviceLoop::Impl {
+  // 1: only one thread runs the context, others just post to it.
+  asio::io_context context{1};
+  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work;
+  std::thread thread;
+  std::atomic<std::thread::id> thread_id = std::thread::id();
+};
+
+DeviceLoop::DeviceLoop() : impl_(std::make_unique<Impl>()) {}
+
+DeviceLoop::~DeviceLoop() {
+  stop();
+}
+
+Status DeviceLoop::start() {
+  if (impl_->thread.joinable()) return fail(ErrorCode::Internal, "the device thread runs already");
+  impl_->work.emplace(impl_->context.get_executor());
+
+  // A thread inherits its mask: block everything around its creation, so that no signal can reach it ever.
+  sigset_t all = {};
+  sigset_t before = {};
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  Status status;
+  try {
+    impl_->thread = std::thread([impl = impl_.get()] {
+      impl->thread_id = std::this_thread::get_id();
+      ::pthread_setname_np(::pthread_self(), "vmmd-devices");
+      impl->context.run();
+      impl->thread_id = std::thread::id();
+    });
+  } catch (const std::system_error& error) {
+    status = fail_errno(ErrorCode::Internal, error.code().value(), "cannot start the device thread");
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return status;
+}
+
+void DeviceLoop::stop() {
+  if (!impl_->thread.joinable()) return;
+  impl_->context.stop();
+  impl_->thread.join();
+}
+
+void DeviceLoop::post(std::function<void()> work) {
+  asio::post(impl_->context, std::move(work));
+}
+
+void DeviceLoop::run_sync(const std::function<void()>& work) {
+  if (on_loop_thread() || !running()) {
+    work();
+    return;
+  }
+  std::promise<void> done;
+  post([&] {
+    work();
+    done.set_value();
+  });
+  done.get_future().wait();
+}
+
+bool DeviceLoop::running() const {
+  return impl_->thread.joinable();
+}
+
+bool DeviceLoop::on_loop_thread() const {
+  return impl_->thread_id.load() == std::this_thread::get_id();
+}
+
+asio::io_context& DeviceLoop::asio_context() {
+  return impl_->context;
+}
+
+}  // namespace vmmd::loop
