@@ -33,7 +33,7 @@ DeviceLoop::~DeviceLoop() {
 }
 
 Status DeviceLoop::start() {
-  if (impl_->thread.joinable()) return fail(ErrorCode::Internal, "the device thread runs already");
+  if (impl_->work) return fail(ErrorCode::Internal, "the device thread was started before");
   impl_->work.emplace(impl_->context.get_executor());
 
   // A thread inherits its mask: block everything around its creation, so that no signal can reach it ever.

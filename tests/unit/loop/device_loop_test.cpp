@@ -1,0 +1,95 @@
+#include "daemon/loop/device_loop.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <thread>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "tests/unit/support/await.h"
+
+using namespace vmmd;
+using vmmd::loop::DeviceLoop;
+using vmmd::testing::Happening;
+
+TEST_CASE("work runs on the loop's thread in the order it was posted") {
+  DeviceLoop loop;
+  REQUIRE(loop.start());
+  std::vector<int> order;
+  bool on_thread = false;
+  for (int i = 0; i < 100; ++i) loop.post([&order, i] { order.push_back(i); });
+  loop.run_sync([&] { on_thread = loop.on_loop_thread(); });
+  CHECK(on_thread);
+  CHECK_FALSE(loop.on_loop_thread());
+  REQUIRE(order.size() == 100);
+  for (int i = 0; i < 100; ++i) CHECK(order[static_cast<std::size_t>(i)] == i);
+}
+
+TEST_CASE("work posted before the start runs after it") {
+  DeviceLoop loop;
+  Happening ran;
+  loop.post([&] { ran.happen(); });
+  CHECK(ran.count() == 0);
+  REQUIRE(loop.start());
+  CHECK(ran.wait_for(1));
+}
+
+TEST_CASE("post from the loop's own thread does not run inside post") {
+  DeviceLoop loop;
+  REQUIRE(loop.start());
+  bool nested = false;
+  bool inside = false;
+  Happening ran;
+  loop.post([&] {
+    inside = true;
+    loop.post([&] {
+      nested = inside;
+      ran.happen();
+    });
+    inside = false;
+  });
+  REQUIRE(ran.wait_for(1));
+  CHECK_FALSE(nested);
+}
+
+TEST_CASE("run_sync works before the start, after the stop and on the loop's thread") {
+  DeviceLoop loop;
+  int runs = 0;
+  loop.run_sync([&] { ++runs; });
+  REQUIRE(loop.start());
+  CHECK(loop.running());
+  loop.run_sync([&] { loop.run_sync([&] { ++runs; }); });
+  loop.stop();
+  CHECK_FALSE(loop.running());
+  loop.run_sync([&] { ++runs; });
+  CHECK(runs == 3);
+}
+
+TEST_CASE("stop is idempotent, drops what is queued, and a second start is refused") {
+  DeviceLoop loop;
+  REQUIRE(loop.start());
+  CHECK_FALSE(loop.start());
+  loop.stop();
+  bool ran = false;
+  loop.post([&] { ran = true; });
+  loop.stop();
+  CHECK_FALSE(loop.start());
+  CHECK_FALSE(ran);
+}
+
+TEST_CASE("the loop's thread takes no signals and the caller's mask is untouched") {
+  sigset_t before = {};
+  ::pthread_sigmask(SIG_BLOCK, nullptr, &before);
+  DeviceLoop loop;
+  REQUIRE(loop.start());
+  sigset_t after = {};
+  ::pthread_sigmask(SIG_BLOCK, nullptr, &after);
+  sigset_t inside = {};
+  loop.run_sync([&] { ::pthread_sigmask(SIG_BLOCK, nullptr, &inside); });
+  for (const int signal : {SIGTERM, SIGPIPE, SIGINT, SIGUSR1, SIGRTMIN + 3}) {
+    CHECK(::sigismember(&inside, signal) == 1);
+    CHECK(::sigismember(&after, signal) == ::sigismember(&before, signal));
+  }
+}
