@@ -20,8 +20,8 @@ namespace {
 constexpr std::uint64_t kSelect = 0x00;
 constexpr std::uint64_t kWindow = 0x10;
 constexpr std::uint64_t kEoi = 0x40;
-constexpr std::uint64_t kMasked = 1ULL << 16;
-constexpr std::uint64_t kLevel = 1ULL << 15;
+constexpr std::uint64_t kMasked = 1UL << 16;
+constexpr std::uint64_t kLevel = 1UL << 15;
 constexpr std::uint64_t kRemoteIrr = 1ULL << 14;
 constexpr std::uint64_t kActiveLow = 1ULL << 13;
 constexpr std::uint64_t kLogical = 1ULL << 11;
@@ -135,7 +135,7 @@ TEST_CASE_FIXTURE(Machine, "destination mode and delivery modes appear in the me
 TEST_CASE_FIXTURE(Machine,
                   "reserved delivery modes, ExtINT and vectors below 16 are not sent and have no route") {
   for (const std::uint64_t bad :
-       {0x31 | mode(3), 0x31 | mode(6), 0x31 | mode(7), 0x0f | mode(0), 0x0fULL | kLevel}) {
+       {0x31 | mode(3), 0x31 | mode(6), 0x31 | mode(7), 0x0f | mode(0), 0x0f | kLevel}) {
     program(6, bad);
     ioapic.line(6).pulse();
     CHECK(sink.take().empty());

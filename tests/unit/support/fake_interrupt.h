@@ -49,7 +49,7 @@ class FakeMsiSink final : public devices::MsiSink {
     return messages_;
   }
   /// The messages since the last take().
-  [[nodiscard]] std::vector<devices::MsiMessage> take() {
+  std::vector<devices::MsiMessage> take() {
     const std::lock_guard lock(mutex_);
     return std::exchange(messages_, {});
   }
