@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -23,10 +24,13 @@ struct CpuTopology {
 
 /// The CPUs that a guest shall see.
 struct CpuModel {
-  unsigned vcpus = 1;                    // 1..kMaxVcpus
-  std::optional<CpuTopology> topology;   // absent: one package of one-thread cores
-  unsigned max_phys_bits = 46;           // physical address bits; the host's if those are fewer
-  std::optional<std::uint32_t> tsc_khz;  // KVM_GET_TSC_KHZ: told to the guest in leaf 0x4000'0010
+  unsigned vcpus = 1;                         // 1..kMaxVcpus
+  std::optional<CpuTopology> topology = {};   // absent: one package of one-thread cores
+  unsigned max_phys_bits = 46;                // physical address bits; the host's if those are fewer
+  std::optional<std::uint32_t> tsc_khz = {};  // KVM_GET_TSC_KHZ: told to the guest in leaf 0x4000'0010
+  bool nested = true;                         // VMX or SVM, where KVM offers it
+  bool amx = false;                           // needs a permission that the process must ask for first
+  std::optional<std::string> brand = {};      // leaves 0x8000'0002..4: see host_cpu_brand()
 };
 
 /// BadRequest where `vcpus` is out of range or the topology's product is another number.
@@ -61,7 +65,11 @@ enum class CpuVendor { Intel, Amd, Other };
 /// From leaf 0. Hygon counts as Amd: it has the same leaves.
 [[nodiscard]] CpuVendor cpu_vendor(std::span<const kvm_cpuid_entry2> cpuid);
 
-/// Physical address bits of leaf 0x8000'0008; 36 where it is absent.
+/// "AMD EPYC 7B13": the host's, which KVM_GET_SUPPORTED_CPUID leaves empty. At most 48 characters.
+[[nodiscard]] std::string host_cpu_brand();
+
+/// Physical address bits that a guest can use: of leaf 0x8000'0008, or fewer where KVM says there that its
+/// second-level page tables reach less far. 36 where the leaf is absent.
 [[nodiscard]] unsigned host_phys_bits(std::span<const kvm_cpuid_entry2> cpuid);
 
 }  // namespace vmmd::x86

@@ -13,6 +13,7 @@ inline constexpr std::uint32_t kMsrTsc = 0x10;
 inline constexpr std::uint32_t kMsrTscAdjust = 0x3B;
 inline constexpr std::uint32_t kMsrArchCapabilities = 0x10A;
 inline constexpr std::uint32_t kMsrMiscEnable = 0x1A0;
+inline constexpr std::uint32_t kMsrPerfCapabilities = 0x345;
 inline constexpr std::uint32_t kMsrMtrrDefType = 0x2FF;
 inline constexpr std::uint32_t kMsrTscDeadline = 0x6E0;
 
