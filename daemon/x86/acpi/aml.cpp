@@ -39,6 +39,15 @@ void append(Bytes& to, const Bytes& from) {
   to.insert(to.end(), from.begin(), from.end());
 }
 
+/// Reserved first: GCC 12 sees an overflow in growing a vector of one byte.
+Bytes prefixed(std::initializer_list<std::uint8_t> head, const Bytes& tail) {
+  Bytes out;
+  out.reserve(head.size() + tail.size());
+  out.insert(out.end(), head);
+  append(out, tail);
+  return out;
+}
+
 /// A PkgLength of exactly `bytes` bytes: the first holds the count of the others and, alone, six bits; with
 /// others, four.
 Bytes encode_length(std::size_t value, unsigned bytes) {
@@ -55,9 +64,7 @@ constexpr std::size_t length_limit(unsigned bytes) {
 
 /// The opcode, then the PkgLength of everything that follows it.
 Bytes packaged(std::initializer_list<std::uint8_t> opcode, Bytes content) {
-  Bytes out(opcode);
-  append(out, with_package_length(std::move(content)));
-  return out;
+  return prefixed(opcode, with_package_length(std::move(content)));
 }
 
 Bytes named(std::string_view object, std::span<const Bytes> body) {
@@ -67,9 +74,7 @@ Bytes named(std::string_view object, std::span<const Bytes> body) {
 }
 
 Bytes operation(std::uint8_t opcode, Terms operands) {
-  Bytes out{opcode};
-  append(out, concat(operands));
-  return out;
+  return prefixed({opcode}, concat(operands));
 }
 
 std::span<const Bytes> as_span(Terms terms) {
@@ -139,10 +144,9 @@ Bytes integer(std::uint64_t value) {
 }
 
 Bytes string(std::string_view text) {
-  Bytes out{kString};
-  out.insert(out.end(), text.begin(), text.end());
-  out.push_back(0);
-  return out;
+  Bytes content(text.begin(), text.end());
+  content.push_back(0);
+  return prefixed({kString}, content);
 }
 
 Bytes eisa_id(std::string_view id) {
@@ -163,9 +167,7 @@ Bytes buffer(std::span<const std::uint8_t> data) {
 }
 
 Bytes package(std::span<const Bytes> elements) {
-  Bytes content{static_cast<std::uint8_t>(elements.size())};
-  append(content, concat(elements));
-  return packaged({kPackage}, std::move(content));
+  return packaged({kPackage}, prefixed({static_cast<std::uint8_t>(elements.size())}, concat(elements)));
 }
 
 Bytes package(Terms elements) {
@@ -173,10 +175,7 @@ Bytes package(Terms elements) {
 }
 
 Bytes name(std::string_view object, const Bytes& value) {
-  Bytes out{kName};
-  append(out, path(object));
-  append(out, value);
-  return out;
+  return prefixed({kName}, concat({path(object), value}));
 }
 
 Bytes scope(std::string_view object, std::span<const Bytes> body) {
@@ -203,12 +202,9 @@ Bytes method(std::string_view object, unsigned arguments, Serialized serialized,
 }
 
 Bytes operation_region(std::string_view object, Space space, std::uint64_t start, std::uint64_t length) {
-  Bytes out{kExtended, kExtendedRegion};
-  append(out, path(object));
-  out.push_back(static_cast<std::uint8_t>(space));
-  append(out, integer(start));
-  append(out, integer(length));
-  return out;
+  const Bytes kind{static_cast<std::uint8_t>(space)};
+  return prefixed({kExtended, kExtendedRegion},
+                  concat({path(object), kind, integer(start), integer(length)}));
 }
 
 Bytes field(std::string_view region, Access access, std::initializer_list<FieldUnit> units) {
