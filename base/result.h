@@ -81,6 +81,7 @@ template <class... Args>
     if (!vmmd_status) return tl::make_unexpected(std::move(vmmd_status).error()); \
   } while (false)
 
+// NOLINTBEGIN(bugprone-macro-parentheses): names and declarations cannot stand in parentheses.
 /// `VMMD_ASSIGN(auto fd, open_file(path));` : the value, or return of the error.
 #define VMMD_ASSIGN(declaration, expression) \
   VMMD_ASSIGN_(VMMD_CONCAT(vmmd_result_, __LINE__), declaration, expression)
@@ -88,3 +89,4 @@ template <class... Args>
   auto result = (expression);                                         \
   if (!result) return tl::make_unexpected(std::move(result).error()); \
   declaration = std::move(*result)
+// NOLINTEND(bugprone-macro-parentheses)

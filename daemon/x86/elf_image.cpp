@@ -12,6 +12,8 @@ namespace vmmd::x86 {
 
 namespace {
 
+using namespace std::string_view_literals;
+
 // A vmlinux has five program headers and some hundred bytes of notes.
 constexpr unsigned kMaxProgramHeaders = 64;
 constexpr std::uint64_t kMaxNoteBytes = 64 << 10;
@@ -120,8 +122,8 @@ Status read_notes(const KernelFile& kernel, unsigned index, const Elf64_Phdr& he
                   at, index);
     }
     const std::string_view owner(bytes.data() + owner_at, note.n_namesz);
-    if (owner == std::string_view("Linux", 6)) notes.is_linux = true;
-    if (owner == std::string_view("Xen", 4) && note.n_type == kXenNotePhys32Entry) {
+    if (owner == "Linux\0"sv) notes.is_linux = true;
+    if (owner == "Xen\0"sv && note.n_type == kXenNotePhys32Entry) {
       // Linux writes a word of the kernel's own width.
       if (note.n_descsz != 4 && note.n_descsz != 8) {
         return fail(ErrorCode::BadRequest, "kernel {}: the PVH entry note has {} bytes, not 4 or 8",
