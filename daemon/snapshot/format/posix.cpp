@@ -1,0 +1,60 @@
+#include "daemon/snapshot/format/posix.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "base/unique_fd.h"
+
+namespace vmmd::snapshot {
+
+Status sync_file(int fd, const std::string& name) {
+  if (retry([&] { return ::fsync(fd); }) == 0 || errno == EINVAL) return {};
+  const int error = errno;
+  if (error == ENOSPC || error == EDQUOT) return fail_writing(error, "cannot sync " + name, "");
+  return fail_errno(ErrorCode::Internal, error, "cannot sync {}", name);
+}
+
+Result<std::vector<std::string>> directory_entries(int fd, std::size_t limit, const std::string& name) {
+  // A description of its own: reading moves the offset, and closedir closes.
+  UniqueFd copy(retry([&] { return ::openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  if (!copy) return fail_errno(ErrorCode::BadRequest, errno, "cannot read the directory {}", name);
+  const auto close = [](DIR* stream) { ::closedir(stream); };
+  std::unique_ptr<DIR, decltype(close)> stream(::fdopendir(copy.get()), close);
+  if (!stream) return fail_errno(ErrorCode::Internal, errno, "cannot read the directory {}", name);
+  static_cast<void>(copy.release());
+  std::vector<std::string> names;
+  for (;;) {
+    errno = 0;
+    const dirent* entry = ::readdir(stream.get());
+    if (entry == nullptr && errno == EINTR) continue;
+    if (entry == nullptr && errno != 0) {
+      return fail_errno(ErrorCode::Internal, errno, "cannot read the directory {}", name);
+    }
+    if (entry == nullptr) return names;
+    if (std::strcmp(entry->d_name, ".") == 0 || std::strcmp(entry->d_name, "..") == 0) continue;
+    if (names.size() == limit) {
+      return fail(ErrorCode::TooLarge, "{} has more than {} entries", name, limit);
+    }
+    names.emplace_back(entry->d_name);
+  }
+}
+
+tl::unexpected<Error> fail_writing(int error, const std::string& what, const std::string& where) {
+  switch (error) {
+    case ENOSPC:
+      return fail(ErrorCode::Internal, "{}{}: the disk is full; free space and try again", what, where);
+    case EDQUOT:
+      return fail(ErrorCode::Internal, "{}{}: the disk quota is used up", what, where);
+    case EROFS:
+      return fail(ErrorCode::BadRequest, "{}{}: the filesystem is read-only", what, where);
+    case EACCES:
+    case EPERM:
+      return fail(ErrorCode::BadRequest, "{}{}: no permission", what, where);
+    default:
+      return fail_errno(ErrorCode::Internal, error, "{}{}", what, where);
+  }
+}
+
+}  // namespace vmmd::snapshot

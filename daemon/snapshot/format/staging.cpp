@@ -1,0 +1,300 @@
+#include "daemon/snapshot/format/staging.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <utility>
+
+#include "base/file.h"
+#include "daemon/snapshot/format/destination.h"
+#include "daemon/snapshot/format/id_attribute.h"
+#include "daemon/snapshot/format/layout.h"
+#include "daemon/snapshot/format/leftovers.h"
+#include "daemon/snapshot/format/manifest.h"
+#include "daemon/snapshot/format/posix.h"
+
+namespace vmmd::snapshot {
+namespace {
+
+struct Hidden {
+  std::string name;
+  UniqueFd directory;
+};
+
+/// Makes and locks the hidden directory. A collector may take it in the instant before it is locked: then
+/// another name is tried.
+Result<Hidden> make_hidden(int parent, std::string_view name, const std::string& parent_path) {
+  constexpr int kAttempts = 16;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    VMMD_ASSIGN(std::string hidden, hidden_name(name, HiddenKind::Partial));
+    if (retry([&] { return ::mkdirat(parent, hidden.c_str(), 0700); }) != 0) {
+      if (errno == EEXIST) continue;
+      return fail_writing(errno, "cannot write in ", parent_path);
+    }
+    UniqueFd directory(retry(
+        [&] { return ::openat(parent, hidden.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); }));
+    if (!directory && errno == ENOENT) continue;
+    if (!directory) {
+      const int error = errno;
+      ::unlinkat(parent, hidden.c_str(), AT_REMOVEDIR);
+      return fail_errno(ErrorCode::Internal, error, "cannot open {}/{}", parent_path, hidden);
+    }
+    auto locked = lock_directory(directory.get(), true);
+    if (!locked) {
+      ::unlinkat(parent, hidden.c_str(), AT_REMOVEDIR);
+      return tl::make_unexpected(std::move(locked).error());
+    }
+    if (*locked && is_same_file(parent, hidden, directory.get())) {
+      return Hidden{std::move(hidden), std::move(directory)};
+    }
+  }
+  return fail(ErrorCode::Internal, "cannot make a hidden directory in {}: others remove it each time",
+              parent_path);
+}
+
+void list_file(SnapshotManifest& manifest, std::string_view name, std::string_view content) {
+  File& file = *manifest.add_files();
+  file.set_name(std::string(name));
+  file.set_length(content.size());
+  file.set_digest(Digest::of(content).to_bytes());
+}
+
+/// Everything of the manifest that follows from the rest of the content.
+void complete_manifest(SnapshotManifest& manifest, const Uuid& id, const std::string& state_bytes,
+                       const StagedSnapshot::Content& content, const std::string& digest_table) {
+  manifest.set_version(kManifestVersion);
+  *manifest.mutable_created_at() = timestamp_now();
+  manifest.set_page_size(kPageSize);
+  manifest.set_architecture(std::string(kArchitecture));
+  manifest.set_snapshot_id(id.to_string());
+  manifest.set_kind(KIND_FULL);
+  manifest.set_config(content.config);
+  manifest.clear_files();
+  list_file(manifest, kStateName, state_bytes);
+  list_file(manifest, kConfigName, content.config);
+  File& memory = *manifest.add_files();
+  memory.set_name(std::string(kMemoryName));
+  memory.set_length(manifest.memory_size_bytes());
+  manifest.set_memory_chunk_size(content.digests ? kChunkSize : 0);
+  if (content.digests) list_file(manifest, kDigestsName, digest_table);
+  manifest.clear_units();
+  for (const state::SavedUnit& unit : content.state.units()) {
+    Unit& listed = *manifest.add_units();
+    listed.set_name(unit.name());
+    listed.set_version(unit.version());
+  }
+}
+
+/// What the reader will say of it: never publish what nobody will open. Takes the bytes, because the parser
+/// refuses more than the message does (text that is not UTF-8).
+Status check_readable(const std::string& manifest_bytes, const std::string& state_bytes) {
+  Problems problems;
+  auto manifest = decode_manifest(manifest_bytes);
+  auto state = decode_state(state_bytes);
+  if (!manifest) problems.add(manifest.error());
+  if (!state) problems.add(state.error());
+  if (manifest) validate_manifest(*manifest, problems);
+  if (manifest && state) validate_state(*state, *manifest, problems);
+  return problems.to_status(ErrorCode::Internal,
+                            "this snapshot could not be opened again, so it is not written");
+}
+
+}  // namespace
+
+Result<StagedSnapshot> StagedSnapshot::begin(const std::filesystem::path& destination) {
+  VMMD_ASSIGN(Destination found, examine_destination(destination));
+  // Only tidying up: that it fails is no reason not to write a snapshot.
+  static_cast<void>(collect_leftovers(found.parent_path, found.name));
+  StagedSnapshot staged;
+  staged.destination_ = destination;
+  staged.name_ = std::move(found.name);
+  staged.parent_ = std::move(found.parent);
+  staged.replaced_mode_ = found.replaced_mode;
+  VMMD_ASSIGN(staged.id_, Uuid::random());
+  VMMD_ASSIGN(Hidden hidden, make_hidden(staged.parent_.get(), staged.name_, found.parent_path.native()));
+  staged.hidden_name_ = std::move(hidden.name);
+  staged.directory_ = std::move(hidden.directory);
+  return staged;
+}
+
+StagedSnapshot::StagedSnapshot(StagedSnapshot&& other) noexcept
+    : destination_(std::move(other.destination_)),
+      name_(std::move(other.name_)),
+      hidden_name_(std::exchange(other.hidden_name_, {})),
+      parent_(std::move(other.parent_)),
+      directory_(std::move(other.directory_)),
+      replaced_mode_(other.replaced_mode_),
+      files_(std::move(other.files_)),
+      prepared_(other.prepared_),
+      id_(other.id_) {}
+
+StagedSnapshot::~StagedSnapshot() {
+  remove();
+}
+
+void StagedSnapshot::remove() noexcept {
+  if (hidden_name_.empty()) return;
+  files_.clear();
+  // What cannot be removed now is a leftover as soon as our lock goes, and collected later.
+  static_cast<void>(remove_flat_directory(parent_.get(), hidden_name_, directory_.get(), destination_));
+  hidden_name_.clear();
+}
+
+Result<int> StagedSnapshot::create_file(std::string_view name) {
+  const std::string file(name);
+  UniqueFd fd(retry([&] {
+    return ::openat(directory_.get(), file.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  }));
+  if (!fd) return fail_writing(errno, fmt::format("cannot create {} for ", name), destination_.native());
+  files_.push_back({file, std::move(fd)});
+  return files_.back().fd.get();
+}
+
+Status StagedSnapshot::link_file(std::string_view name, int fd, const std::string& source) {
+  struct stat info = {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    return fail(ErrorCode::BadRequest, "{} is no regular file: it cannot be linked", source);
+  }
+  if (const auto other = snapshot_sharing_file(fd)) {
+    return fail(ErrorCode::Conflict,
+                "{} is already the memory of snapshot {}: a second link would mix both; use mode copy",
+                source, shown(*other));
+  }
+  const std::string link = fmt::format("/proc/self/fd/{}", fd);
+  const std::string file(name);
+  int linked = retry(
+      [&] { return ::linkat(AT_FDCWD, link.c_str(), directory_.get(), file.c_str(), AT_SYMLINK_FOLLOW); });
+  // Without /proc the kernel takes the descriptor itself from a privileged process.
+  if (linked != 0 && errno == ENOENT && info.st_nlink > 0) {
+    linked = retry([&] { return ::linkat(fd, "", directory_.get(), file.c_str(), AT_EMPTY_PATH); });
+  }
+  if (linked != 0) {
+    const int error = errno;
+    if (error == EXDEV) {
+      return fail(
+          ErrorCode::Conflict,
+          "{} and {} are on different filesystems, which a hard link cannot span: use mode copy, or a "
+          "destination on the filesystem of {}",
+          source, destination_.native(), source);
+    }
+    if (info.st_nlink == 0) return fail(ErrorCode::Conflict, "{} has been deleted: use mode copy", source);
+    if (error == EPERM) {
+      return fail(
+          ErrorCode::Conflict,
+          "{} cannot be hard-linked: the filesystem has no hard links, or the file belongs to another "
+          "user (sysctl fs.protected_hardlinks); use mode copy",
+          source);
+    }
+    return fail_writing(error, fmt::format("cannot link {} into ", source), destination_.native());
+  }
+  UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!copy) return fail_errno(ErrorCode::Internal, errno, "cannot duplicate the descriptor of {}", source);
+  files_.push_back({file, std::move(copy)});
+  return {};
+}
+
+Status StagedSnapshot::write_file(std::string_view name, std::string_view content) {
+  VMMD_ASSIGN(const int fd, create_file(name));
+  auto written = write_all_at(fd, std::as_bytes(std::span(content)), 0, std::string(name));
+  if (!written) return wrap(std::move(written).error(), "cannot write {}", destination_.native());
+  return {};
+}
+
+Status StagedSnapshot::prepare(Content content) {
+  int memory = -1;
+  for (const StagedFile& file : files_) {
+    if (file.name == kMemoryName) memory = file.fd.get();
+  }
+  if (memory < 0) return fail(ErrorCode::Internal, "a snapshot needs its {} first", kMemoryName);
+  VMMD_ASSIGN(const std::uint64_t size, file_size(memory, std::string(kMemoryName)));
+  if (size != content.manifest.memory_size_bytes()) {
+    return fail(ErrorCode::Internal, "{} has {} bytes, the VM {}", kMemoryName, size,
+                content.manifest.memory_size_bytes());
+  }
+
+  const std::string state_bytes = content.state.SerializeAsString();
+  const std::string table = content.digests ? content.digests->serialize() : std::string();
+  complete_manifest(content.manifest, id_, state_bytes, content, table);
+  const std::string manifest_bytes = encode_manifest(content.manifest);
+  VMMD_TRY(check_readable(manifest_bytes, state_bytes));
+
+  VMMD_TRY(write_file(kStateName, state_bytes));
+  VMMD_TRY(write_file(kConfigName, content.config));
+  if (content.digests) VMMD_TRY(write_file(kDigestsName, table));
+  VMMD_TRY(write_file(kManifestName, manifest_bytes));
+  VMMD_TRY(write_id_attribute(memory, id_.to_string(), std::string(kMemoryName)));
+
+  // Start all writes, then wait: one journal commit instead of one per file. Only a hint; fsync tells.
+  for (const StagedFile& file : files_) ::sync_file_range(file.fd.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+  // fsync, not fdatasync: the latter need not write extended attributes, link counts and modes.
+  for (const StagedFile& file : files_) {
+    auto synced = sync_file(file.fd.get(), file.name);
+    if (!synced) return wrap(std::move(synced).error(), "cannot write {}", destination_.native());
+  }
+  if (replaced_mode_ && ::fchmod(directory_.get(), *replaced_mode_) != 0) {
+    return fail_errno(ErrorCode::Internal, errno, "cannot give {} its mode", destination_.native());
+  }
+  VMMD_TRY(sync_file(directory_.get(), destination_.native()));
+  prepared_ = true;
+  return {};
+}
+
+Status StagedSnapshot::place() {
+  if (replaced_mode_) {
+    // rename(2) replaces an empty directory in one step, and nothing else.
+    if (retry([&] {
+          return ::renameat(parent_.get(), hidden_name_.c_str(), parent_.get(), name_.c_str());
+        }) == 0) {
+      return {};
+    }
+    return fail_placing(errno, destination_);
+  }
+  const auto rename_new = [&] {
+    return ::renameat2(parent_.get(), hidden_name_.c_str(), parent_.get(), name_.c_str(), RENAME_NOREPLACE);
+  };
+  if (retry(rename_new) == 0) return {};
+  if (errno != EINVAL && errno != ENOSYS) return fail_placing(errno, destination_);
+  // A filesystem without RENAME_NOREPLACE: mkdir is what excludes others there.
+  if (retry([&] { return ::mkdirat(parent_.get(), name_.c_str(), 0700); }) != 0) {
+    return fail_placing(errno, destination_);
+  }
+  if (retry([&] { return ::renameat(parent_.get(), hidden_name_.c_str(), parent_.get(), name_.c_str()); }) ==
+      0) {
+    return {};
+  }
+  const int error = errno;
+  ::unlinkat(parent_.get(), name_.c_str(), AT_REMOVEDIR);
+  return fail_placing(error, destination_);
+}
+
+void StagedSnapshot::unplace() noexcept {
+  if (retry([&] { return ::renameat(parent_.get(), name_.c_str(), parent_.get(), hidden_name_.c_str()); }) !=
+      0) {
+    hidden_name_.clear();
+    return;
+  }
+  if (replaced_mode_) ::mkdirat(parent_.get(), name_.c_str(), *replaced_mode_);
+  remove();
+}
+
+Status StagedSnapshot::commit() {
+  if (!prepared_ || hidden_name_.empty()) {
+    return fail(ErrorCode::Internal, "snapshot {} is not prepared", destination_.native());
+  }
+  VMMD_TRY(place());
+  if (auto synced = sync_file(parent_.get(), destination_.parent_path().native()); !synced) {
+    unplace();
+    return wrap(std::move(synced).error(),
+                "the snapshot {} was complete, but its name could not be made durable",
+                destination_.native());
+  }
+  hidden_name_.clear();
+  files_.clear();
+  directory_.reset();
+  return {};
+}
+
+}  // namespace vmmd::snapshot

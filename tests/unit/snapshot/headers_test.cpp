@@ -1,7 +1,0 @@
-#include "daemon/snapshot/format/catalogue.h"
-#include "daemon/snapshot/format/leftovers.h"
-#include "daemon/snapshot/format/manifest.h"
-#include "daemon/snapshot/format/open.h"
-#include "daemon/snapshot/format/reseal.h"
-#include "daemon/snapshot/format/staging.h"
-#include "daemon/snapshot/format/verify.h"

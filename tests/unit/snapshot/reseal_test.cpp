@@ -1,0 +1,157 @@
+#include "daemon/snapshot/format/reseal.h"
+
+#include <filesystem>
+#include <string>
+
+#include <doctest/doctest.h>
+
+#include "tests/unit/snapshot/fixture.h"
+
+using namespace vmmd;
+using namespace vmmd::snapshot;
+using namespace vmmd::snapshot::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kEdited = R"({"cpus":{"boot_vcpus":2},"serial":{"mode":"Null"}})";
+
+Status accept(const std::string&, const std::string&) {
+  return {};
+}
+
+}  // namespace
+
+TEST_CASE("a deliberate edit is sealed when the check agrees, and the check sees both") {
+  const TempDir dir;
+  publish_sample(dir / "one");
+  write_text(dir / "one/config.json", kEdited);
+  std::string before;
+  std::string after;
+  const auto changed = seal(dir / "one", [&](const std::string& sealed, const std::string& edited) -> Status {
+    before = sealed;
+    after = edited;
+    return {};
+  });
+  REQUIRE(changed);
+  CHECK(*changed);
+  CHECK(before == Sample().config);
+  CHECK(after == kEdited);
+  const auto snapshot = open_snapshot(dir / "one");
+  REQUIRE_MESSAGE(snapshot, snapshot.error().to_string());
+  CHECK(snapshot->config == kEdited);
+  CHECK(snapshot->manifest.has_config_sealed_at());
+}
+
+TEST_CASE("an edit that the check refuses is not sealed") {
+  const TempDir dir;
+  publish_sample(dir / "one");
+  write_text(dir / "one/config.json", kEdited);
+  const std::string manifest = read_text(dir / "one/manifest.bin");
+  const auto changed = seal(dir / "one", [](const std::string&, const std::string&) -> Status {
+    return fail(ErrorCode::BadRequest, "guest-visible");
+  });
+  REQUIRE_FALSE(changed);
+  CHECK(says(changed.error(), "guest-visible"));
+  CHECK(read_text(dir / "one/manifest.bin") == manifest);
+}
+
+TEST_CASE("sealing without an edit changes nothing") {
+  const TempDir dir;
+  publish_sample(dir / "one");
+  const std::string manifest = read_text(dir / "one/manifest.bin");
+  const auto changed = seal(dir / "one", accept);
+  REQUIRE(changed);
+  CHECK_FALSE(*changed);
+  CHECK(read_text(dir / "one/manifest.bin") == manifest);
+}
+
+TEST_CASE("sealing does not bless other damage") {
+  const TempDir dir;
+  publish_sample(dir / "one");
+  write_text(dir / "one/config.json", kEdited);
+  flip_byte(dir / "one/state.bin", 3);
+  CHECK_FALSE(seal(dir / "one", accept));
+}
+
+TEST_CASE("sealing leaves no temporary file") {
+  const TempDir dir;
+  publish_sample(dir / "one");
+  write_text(dir / "one/config.json", kEdited);
+  REQUIRE(seal(dir / "one", accept));
+  for (const auto& entry : fs::directory_iterator(dir / "one")) {
+    CHECK(entry.path().filename().native().front() != '.');
+  }
+}
+
+TEST_CASE("a snapshot whose memory was taken is refused with the reason") {
+  const TempDir dir;
+  publish_sample(dir / "one");
+  {
+    auto snapshot = open_snapshot(dir / "one", {.writable_memory = true});
+    REQUIRE(snapshot);
+    REQUIRE(lock_memory(*snapshot, MemoryLock::Exclusive));
+    REQUIRE(mark_consumed(*snapshot, "vmmd 0.1.0, pid 4711"));
+    CHECK(snapshot->manifest.has_consumed());
+  }
+  const auto again = open_snapshot(dir / "one");
+  REQUIRE_FALSE(again);
+  CHECK(says(again.error(), "pid 4711"));
+  CHECK(open_snapshot(dir / "one", {.allow_consumed = true}));
+}
+
+TEST_CASE("a snapshot is taken once, whoever opened it first") {
+  const TempDir dir;
+  publish_sample(dir / "one");
+  auto first = open_snapshot(dir / "one");
+  auto second = open_snapshot(dir / "one");
+  REQUIRE(first);
+  REQUIRE(second);
+  REQUIRE(mark_consumed(*first, "first"));
+  const Status marked = mark_consumed(*second, "second");
+  REQUIRE_FALSE(marked);
+  CHECK(says(marked.error(), "first"));
+}
+
+TEST_CASE("two do not change a snapshot at once") {
+  const TempDir dir;
+  publish_sample(dir / "one", {.digests = false});
+  auto snapshot = open_snapshot(dir / "one");
+  REQUIRE(snapshot);
+  write_text(dir / "one/config.json", kEdited);
+  bool refused = false;
+  REQUIRE(record_memory_digests(*snapshot, [&](std::uint64_t, std::uint64_t) {
+    refused = !seal(dir / "one", accept);
+    return true;
+  }));
+  CHECK(refused);
+  CHECK(seal(dir / "one", accept));
+}
+
+TEST_CASE("digests are added to a snapshot that was taken without") {
+  const TempDir dir;
+  publish_sample(dir / "one", {.digests = false});
+  auto snapshot = open_snapshot(dir / "one");
+  REQUIRE(snapshot);
+  const auto recorded = record_memory_digests(*snapshot);
+  REQUIRE_MESSAGE(recorded, recorded.error().to_string());
+  CHECK(*recorded);
+  CHECK(load_memory_digests(*snapshot));
+  const auto again = open_snapshot(dir / "one");
+  REQUIRE(again);
+  const auto report = verify_memory(*again);
+  REQUIRE(report);
+  CHECK(report->damaged.empty());
+}
+
+TEST_CASE("cancelled, no digests are added") {
+  const TempDir dir;
+  publish_sample(dir / "one", {.digests = false});
+  auto snapshot = open_snapshot(dir / "one");
+  REQUIRE(snapshot);
+  const auto recorded = record_memory_digests(*snapshot, [](std::uint64_t, std::uint64_t) { return false; });
+  REQUIRE(recorded);
+  CHECK_FALSE(*recorded);
+  CHECK_FALSE(fs::exists(dir / "one/memory.digests"));
+  CHECK(open_snapshot(dir / "one"));
+}
