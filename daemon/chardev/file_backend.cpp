@@ -26,7 +26,7 @@ Result<std::unique_ptr<FileBackend>> FileBackend::open(const std::string& path, 
 
 FileBackend::FileBackend(std::string path, UniqueFd fd, loop::DeviceLoop& loop)
     : StreamBackend(loop, NoPeer::Keep), path_(std::move(path)) {
-  later([this, descriptor = make_descriptor(std::move(fd))] { open_output(descriptor); });
+  open_output(make_descriptor(std::move(fd)));
 }
 
 FileBackend::~FileBackend() {

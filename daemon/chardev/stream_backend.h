@@ -66,7 +66,7 @@ class StreamBackend : public devices::CharBackend {
     loop_.post(guarded(work));
   }
 
-  // (loop)
+  // (loop); a constructor may open them too, before it gives the loop anything to do.
   void open_output(std::shared_ptr<Descriptor> descriptor);
   void open_input(std::shared_ptr<Descriptor> descriptor);
   /// These forget the descriptor (and close it where nobody else holds it). Nothing if closed already.

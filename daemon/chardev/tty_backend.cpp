@@ -25,9 +25,16 @@ struct Terminal {
 };
 Terminal terminal;
 
+/// Changing or reading a terminal from its background would stop us (SIGTTOU, SIGTTIN). A terminal that does
+/// not control us (-1) has no background.
+bool in_background() {
+  const pid_t foreground = ::tcgetpgrp(STDIN_FILENO);
+  return foreground >= 0 && foreground != ::getpgrp();
+}
+
 void restore_terminal() {
   // Not TCSADRAIN: it waits for a terminal that has been stopped.
-  if (terminal.raw.exchange(false) && ::tcgetpgrp(STDIN_FILENO) == ::getpgrp()) {
+  if (terminal.raw.exchange(false) && !in_background()) {
     ::tcsetattr(STDIN_FILENO, TCSANOW, &terminal.settings);
   }
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO}) {
@@ -37,10 +44,10 @@ void restore_terminal() {
   }
 }
 
-/// False where stdin is a terminal that is not ours to read: we are in its background.
+/// False where stdin is a terminal that is not ours to read.
 bool make_raw() {
   if (::isatty(STDIN_FILENO) == 0) return true;
-  if (::tcgetpgrp(STDIN_FILENO) != ::getpgrp()) return false;
+  if (in_background()) return false;
   if (::tcgetattr(STDIN_FILENO, &terminal.settings) != 0) return true;
   termios raw = terminal.settings;
   ::cfmakeraw(&raw);
@@ -81,8 +88,8 @@ Result<std::unique_ptr<TtyBackend>> TtyBackend::open(loop::DeviceLoop& loop) {
 TtyBackend::TtyBackend(loop::DeviceLoop& loop) : StreamBackend(loop, NoPeer::Drop) {
   UniqueFd out = own_stdio(STDOUT_FILENO, O_WRONLY);
   UniqueFd in = make_raw() ? own_stdio(STDIN_FILENO, O_RDONLY) : UniqueFd();
-  if (out) later([this, descriptor = make_descriptor(std::move(out))] { open_output(descriptor); });
-  if (in) later([this, descriptor = make_descriptor(std::move(in))] { open_input(descriptor); });
+  if (out) open_output(make_descriptor(std::move(out)));
+  if (in) open_input(make_descriptor(std::move(in)));
 }
 
 TtyBackend::~TtyBackend() {
