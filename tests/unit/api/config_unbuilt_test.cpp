@@ -1,0 +1,111 @@
+#include <string>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "api/config_json.h"
+#include "api/unbuilt.h"
+#include "tests/unit/api/config_samples.h"
+
+using namespace vmmd;
+using namespace vmmd::api;
+
+namespace {
+
+std::vector<std::string> unbuilt_in(const std::string& json) {
+  const auto config = parse_vm_config(json);
+  if (!config) return {config.error().to_string()};
+  Findings findings;
+  find_unbuilt(*config, findings);
+  const Status status = std::move(findings).status();
+  if (status) return {};
+  CHECK(status.error().code == ErrorCode::NotSupported);
+  return status.error().messages;
+}
+
+std::vector<std::string> unbuilt_fields(const std::string& fields) {
+  return unbuilt_in(R"({"payload": {"kernel": "/k"}, )" + fields + "}");
+}
+
+using Messages = std::vector<std::string>;
+
+}  // namespace
+
+TEST_CASE("fields that ask for nothing are accepted, as Cloud Hypervisor's clients send them") {
+  CHECK(unbuilt_fields(R"("disks": [], "net": null, "iommu": false, "watchdog": false, "pvpanic": false,
+      "console": {"mode": "Null"}, "rng": {"src": "/dev/urandom"}, "landlock_enable": false,
+      "cpus": {"boot_vcpus": 1, "max_vcpus": 1, "nested": true, "core_scheduling": "Vm", "profile": "Host",
+               "features": {"amx": false}, "kvm_hyperv": false},
+      "memory": {"size": 4096, "hotplug_size": 0, "hotplug_method": "VirtioMem", "zones": []},
+      "platform": {"num_pci_segments": 1, "iommu_address_width_bits": 64, "tdx": false, "vfio_p2p_dma": true})") ==
+        Messages{});
+}
+
+TEST_CASE("a feature that is not built is named") {
+  CHECK(unbuilt_fields(R"("disks": [{"path": "/d"}])") == Messages{"/disks: virtio-block is not built yet"});
+  CHECK(unbuilt_fields(R"("console": {"mode": "Tty"})") ==
+        Messages{"/console: virtio-console is not built yet"});
+  CHECK(unbuilt_fields(R"("rng": {"src": "/dev/hwrng"})") == Messages{"/rng: virtio-rng is not built yet"});
+  CHECK(unbuilt_fields(R"("cpus": {"boot_vcpus": 1, "max_vcpus": 2})") ==
+        Messages{"/cpus/max_vcpus: adding vCPUs later (more than boot_vcpus) is not built yet"});
+}
+
+TEST_CASE("every feature that is not built is found in a configuration that asks for all of them") {
+  const auto messages = unbuilt_in(samples::kFull);
+  std::vector<std::string> pointers;
+  for (const std::string& message : messages) pointers.push_back(message.substr(0, message.find(": ")));
+  CHECK(pointers == Messages{"/cpus/max_vcpus",
+                             "/cpus/kvm_hyperv",
+                             "/cpus/features/amx",
+                             "/cpus/core_scheduling",
+                             "/cpus/profile",
+                             "/memory/hotplug_size",
+                             "/memory/hotplugged_size",
+                             "/memory/zones",
+                             "/payload/firmware",
+                             "/payload/igvm",
+                             "/payload/host_data",
+                             "/payload/fw_cfg_config",
+                             "/rate_limit_groups",
+                             "/disks",
+                             "/net",
+                             "/rng",
+                             "/balloon",
+                             "/fs",
+                             "/generic_vhost_user",
+                             "/pmem",
+                             "/console",
+                             "/devices",
+                             "/user_devices",
+                             "/vdpa",
+                             "/vsock",
+                             "/numa",
+                             "/iommu",
+                             "/watchdog",
+                             "/rtc",
+                             "/pvpanic",
+                             "/pci_segments",
+                             "/platform/num_pci_segments",
+                             "/platform/iommu_segments",
+                             "/platform/system_serial_number",
+                             "/platform/serial_number",
+                             "/platform/system_uuid",
+                             "/platform/uuid",
+                             "/platform/oem_strings",
+                             "/platform/system_manufacturer",
+                             "/platform/system_product_name",
+                             "/platform/system_version",
+                             "/platform/system_family",
+                             "/platform/system_sku_number",
+                             "/platform/chassis_asset_tag",
+                             "/platform/tdx",
+                             "/platform/sev_snp",
+                             "/platform/iommufd",
+                             "/platform/iommufd_fd",
+                             "/platform/pc",
+                             "/tpm",
+                             "/landlock_enable",
+                             "/landlock_rules",
+                             "/gdb",
+                             "/ivshmem"});
+}
