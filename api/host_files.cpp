@@ -26,14 +26,14 @@ Status check_directory_of(const std::string& path) {
 }  // namespace
 
 Status check_readable_file(const std::string& path) {
-  // O_NONBLOCK: a FIFO must not stop us before we see that it is one.
-  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (!fd) return fail_errno(ErrorCode::BadRequest, errno, "cannot open \"{}\"", path);
+  // Looked at before it is opened: opening is not harmless for every kind of device.
   struct stat info = {};
-  if (::fstat(fd.get(), &info) != 0) {
-    return fail_errno(ErrorCode::BadRequest, errno, "cannot stat \"{}\"", path);
+  if (::stat(path.c_str(), &info) != 0) {
+    return fail_errno(ErrorCode::BadRequest, errno, "cannot open \"{}\"", path);
   }
   if (!S_ISREG(info.st_mode)) return fail(ErrorCode::BadRequest, "\"{}\" is not a regular file", path);
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!fd) return fail_errno(ErrorCode::BadRequest, errno, "cannot open \"{}\"", path);
   return {};
 }
 
