@@ -18,10 +18,10 @@ enum class Verb : std::uint8_t { Get, Put };
 enum class Action : std::uint8_t {
   Ping,
   Info,
-  Counters,
+  DeviceCounters,
   Events,
   Create,
-  Command,  // Endpoint::command, no body
+  RunCommand,  // Endpoint::command, no body
   Snapshot,
   Restore,
   Cancel,
@@ -32,7 +32,7 @@ struct Endpoint {
   std::string_view path;  // "vm.info"
   Verb verb = Verb::Get;
   Action action = Action::Missing;
-  Command command = Command::Boot;  // of Action::Command only
+  Command command = Command::Boot;  // of Action::RunCommand only
   std::string_view what;            // one line for people; for Missing, the feature that is not built
 };
 

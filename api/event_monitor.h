@@ -14,8 +14,8 @@ namespace vmmd::api {
 /// counted; the sequence numbers show the gap.
 class EventMonitor {
  public:
-  /// PATH is created 0600 or truncated; a FIFO is opened without waiting for its reader only if there is one.
-  /// fd=N is taken over. Every event after this call is written.
+  /// PATH is created 0600 or truncated; a FIFO needs its reader first. fd=N is taken over, as O_NONBLOCK.
+  /// Every event after this call is written; those before the end are written before the destructor returns.
   static Result<std::unique_ptr<EventMonitor>> open(std::string_view spec, EventBus& bus);
   ~EventMonitor();
   EventMonitor(const EventMonitor&) = delete;
@@ -24,10 +24,10 @@ class EventMonitor {
   [[nodiscard]] std::uint64_t lost() const;  // lines
 
  private:
-  struct Sink;
+  class Sink;
   EventMonitor();
-  std::shared_ptr<Sink> sink_;
-  std::shared_ptr<void> subscription_;  // destroyed first: nothing writes to a closed sink
+  std::unique_ptr<Sink> sink_;
+  std::shared_ptr<void> subscription_;  // destroyed first: nobody pushes into a sink that ends
 };
 
 }  // namespace vmmd::api

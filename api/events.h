@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -61,9 +62,9 @@ class EventBus {
     std::uint64_t last = 0;         // sequence of the latest event so far
     std::shared_ptr<void> handle;
   };
-  /// As subscribe(), without a gap or a repetition after `since`, as far as the history reaches. A `since`
-  /// that lies in the future is another daemon's: the whole history is missed then.
-  [[nodiscard]] Resumed subscribe_since(std::uint64_t since, Listener listener);
+  /// As subscribe(); with `since`, without a gap or a repetition after `since`, as far as the history
+  /// reaches. A `since` that lies in the future is another daemon's: the whole history is missed then.
+  [[nodiscard]] Resumed subscribe_since(std::optional<std::uint64_t> since, Listener listener);
 
  private:
   struct State;
