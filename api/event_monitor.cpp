@@ -63,7 +63,9 @@ class EventMonitor::Sink {
   explicit Sink(UniqueFd fd) : fd_(std::move(fd)) {}
   Sink(const Sink&) = delete;
   Sink& operator=(const Sink&) = delete;
-  ~Sink() {
+  ~Sink() { finish(); }
+
+  void finish() {
     {
       const std::scoped_lock lock(mutex_);
       closing_ = true;
@@ -158,7 +160,9 @@ bool EventMonitor::Sink::write_rest() {
 EventMonitor::EventMonitor() = default;
 EventMonitor::~EventMonitor() = default;
 
-std::uint64_t EventMonitor::lost() const {
+std::uint64_t EventMonitor::finish() {
+  subscription_.reset();
+  sink_->finish();
   return sink_->lost();
 }
 

@@ -15,13 +15,14 @@ namespace vmmd::api {
 class EventMonitor {
  public:
   /// PATH is created 0600 or truncated; a FIFO needs its reader first. fd=N is taken over, as O_NONBLOCK.
-  /// Every event after this call is written; those before the end are written before the destructor returns.
+  /// Every event after this call is written; those before finish() are written when it returns.
   static Result<std::unique_ptr<EventMonitor>> open(std::string_view spec, EventBus& bus);
   ~EventMonitor();
   EventMonitor(const EventMonitor&) = delete;
   EventMonitor& operator=(const EventMonitor&) = delete;
 
-  [[nodiscard]] std::uint64_t lost() const;  // lines
+  /// Takes no more events, writes those it has and says how many lines were lost. The destructor does too.
+  std::uint64_t finish();
 
  private:
   class Sink;

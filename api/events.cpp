@@ -18,7 +18,8 @@ std::string json_text(std::string_view text) {
 
 /// The part that needs no lock to write: `"source":"vm","event":"booted","properties":null}`.
 std::string tail(std::string_view source, std::string_view event, const EventBus::Properties& properties) {
-  std::string text = fmt::format("\"source\":{},\"event\":{},\"properties\":", json_text(source), json_text(event));
+  std::string text =
+      fmt::format("\"source\":{},\"event\":{},\"properties\":", json_text(source), json_text(event));
   if (properties.empty()) return text + "null}";
   char separator = '{';
   for (const auto& [key, value] : properties) {
