@@ -50,7 +50,7 @@ auto plain(Done<void> done) {
 }  // namespace
 
 void FakeService::create(VmConfig config, Done<void> done) {
-  called("create " + config.payload->kernel.value_or(""), plain(std::move(done)));
+  called("create " + config.payload.kernel.value_or(""), plain(std::move(done)));
 }
 
 void FakeService::command(Command command, Done<void> done) {
@@ -240,7 +240,7 @@ ServerFixture::~ServerFixture() {
 }
 
 void ServerFixture::stop_and_join() {
-  server->stop();
+  if (server) server->stop();
   if (thread_.joinable()) thread_.join();
 }
 

@@ -144,8 +144,7 @@ TEST_CASE("a client that does not read its answers is dropped after the transfer
   limits.transfer = milliseconds(50);
   ServerFixture fixture(limits);
   VmInfo info;
-  info.config.payload.emplace();
-  info.config.payload->cmdline = std::string(1 << 20, 'c');
+  info.config.payload.cmdline = std::string(1 << 20, 'c');
   fixture.service.set_info(info);
   RawClient client = fixture.connect();
   client.send(get("vm.info"));
