@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstring>
+#include <string_view>
 
 #include "daemon/x86/cpuid_topology.h"
 
@@ -158,7 +158,7 @@ void set_brand(Table& table, const std::string& brand) {
   std::memcpy(text.data(), brand.data(), std::min(brand.size(), text.size() - 1));
   for (std::uint32_t i = 0; i < 3; ++i) {
     std::array<std::uint32_t, 4> words{};
-    std::memcpy(words.data(), text.data() + 16 * i, sizeof(words));
+    std::memcpy(words.data(), text.data() + std::size_t{16} * i, sizeof(words));
     auto& leaf = table.find_or_add(kBrandBase + i);
     leaf.eax = words[0];
     leaf.ebx = words[1];

@@ -63,8 +63,8 @@ constexpr std::size_t length_limit(unsigned bytes) {
 }
 
 /// The opcode, then the PkgLength of everything that follows it.
-Bytes packaged(std::initializer_list<std::uint8_t> opcode, Bytes content) {
-  return prefixed(opcode, with_package_length(std::move(content)));
+Bytes packaged(std::initializer_list<std::uint8_t> opcode, const Bytes& content) {
+  return prefixed(opcode, with_package_length(content));
 }
 
 Bytes named(std::string_view object, std::span<const Bytes> body) {
@@ -93,7 +93,7 @@ Bytes concat(Terms terms) {
   return concat(as_span(terms));
 }
 
-Bytes with_package_length(Bytes body) {
+Bytes with_package_length(const Bytes& body) {
   unsigned bytes = 1;
   while (bytes < 4 && body.size() + bytes > length_limit(bytes)) ++bytes;
   Bytes out = encode_length(body.size() + bytes, bytes);
@@ -163,7 +163,7 @@ Bytes eisa_id(std::string_view id) {
 Bytes buffer(std::span<const std::uint8_t> data) {
   Bytes content = integer(data.size());
   content.insert(content.end(), data.begin(), data.end());
-  return packaged({kBuffer}, std::move(content));
+  return packaged({kBuffer}, content);
 }
 
 Bytes package(std::span<const Bytes> elements) {
@@ -198,7 +198,7 @@ Bytes method(std::string_view object, unsigned arguments, Serialized serialized,
   Bytes content = path(object);
   content.push_back(static_cast<std::uint8_t>(arguments | (serialized == Serialized::Yes ? 8U : 0U)));
   append(content, concat(body));
-  return packaged({kMethod}, std::move(content));
+  return packaged({kMethod}, content);
 }
 
 Bytes operation_region(std::string_view object, Space space, std::uint64_t start, std::uint64_t length) {
@@ -217,7 +217,7 @@ Bytes field(std::string_view region, Access access, std::initializer_list<FieldU
     while (bytes < 4 && unit.bits > length_limit(bytes)) ++bytes;
     append(content, encode_length(unit.bits, bytes));
   }
-  return packaged({kExtended, kExtendedField}, std::move(content));
+  return packaged({kExtended, kExtendedField}, content);
 }
 
 Bytes local(unsigned n) {
@@ -239,7 +239,7 @@ Bytes equal(const Bytes& a, const Bytes& b) {
 Bytes if_then(const Bytes& condition, Terms body) {
   Bytes content = condition;
   append(content, concat(body));
-  return packaged({kIf}, std::move(content));
+  return packaged({kIf}, content);
 }
 
 Bytes notify(std::string_view object, std::uint64_t value) {

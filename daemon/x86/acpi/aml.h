@@ -24,7 +24,7 @@ using Terms = std::initializer_list<Bytes>;
 
 /// `body` behind its PkgLength (20.2.4), which counts itself: 1 byte up to 63, 2 up to 4095, 3 up to 1 MiB,
 /// 4 up to 256 MiB. Exposed for its test.
-[[nodiscard]] Bytes with_package_length(Bytes body);
+[[nodiscard]] Bytes with_package_length(const Bytes& body);
 
 /// `\_SB.PCI0`, `^X`, `COM1`: segments of up to four characters, padded with underscores (20.2.2).
 [[nodiscard]] Bytes path(std::string_view path);

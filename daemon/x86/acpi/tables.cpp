@@ -15,7 +15,6 @@ namespace {
 using devices::GuestAddress;
 using Table = std::vector<std::uint8_t>;
 
-constexpr std::size_t kHeaderSize = 36;
 constexpr std::size_t kLengthOffset = 4;
 constexpr std::size_t kChecksumOffset = 9;
 constexpr std::string_view kOemId = "VMMD  ";
