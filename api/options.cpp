@@ -194,9 +194,9 @@ Result<RestoreRequest> parse_restore_option(std::string_view text) {
 
 Result<RestoreRequest::MemoryMode> memory_mode_from_name(std::string_view name) {
   for (const auto& [known, mode] : enum_names(RestoreRequest::MemoryMode{})) {
-    if (equal_ignoring_case(known, name)) return mode;
+    if (known == name) return mode;
   }
-  if (equal_ignoring_case(name, "OnDemand")) {
+  if (name == "OnDemand" || name == "ondemand") {
     return fail(ErrorCode::NotSupported,
                 "OnDemand is not built; CopyOnWrite (the default) restores without copying, too");
   }
