@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "devices/chipset/generic_event_device.h"
+
 namespace vmmd::x86 {
 namespace {
 
@@ -23,13 +25,18 @@ Bytes rtc_device() {
                                                 aml::interrupt(memory::kRtcGsi, aml::Trigger::Edge)}))});
 }
 
+Bytes event_bit(devices::GedEvent event) {
+  return aml::integer(static_cast<std::uint32_t>(event));
+}
+
 /// The Generic Event Device (ACPI 6.4, 5.6.9): how a hardware-reduced machine tells the guest anything.
 Bytes event_device(const AcpiConfig& config) {
-  std::vector<Bytes> handler{aml::store(aml::path("ESEL"), aml::local(0)),
-                             aml::if_then(aml::bit_and(aml::local(0), aml::integer(kGedPowerButton)),
-                                          {aml::notify("\\_SB.PWRB", kNotifyStatusChange)})};
+  std::vector<Bytes> handler{
+      aml::store(aml::path("ESEL"), aml::local(0)),
+      aml::if_then(aml::bit_and(aml::local(0), event_bit(devices::GedEvent::PowerButton)),
+                   {aml::notify("\\_SB.PWRB", kNotifyStatusChange)})};
   if (config.vmgenid) {
-    handler.push_back(aml::if_then(aml::bit_and(aml::local(0), aml::integer(kGedVmGeneration)),
+    handler.push_back(aml::if_then(aml::bit_and(aml::local(0), event_bit(devices::GedEvent::VmGenerationId)),
                                    {aml::notify("\\_SB.VGEN", kNotifyStatusChange)}));
   }
   // Serialized: iasl asks it of a method that reads a register with side effects. One read of four bytes,

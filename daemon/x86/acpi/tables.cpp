@@ -185,12 +185,13 @@ class Area {
   /// Where `table` was put.
   Result<std::uint64_t> add(std::span<const std::uint8_t> table) {
     constexpr std::uint64_t kAlign = 16;
+    constexpr std::uint64_t kEnd = kVmGenIdAddress.value;
     const std::uint64_t address = next_;
-    if (table.size() > memory::kHighMemoryStart - address) {
+    if (address > kEnd || table.size() > kEnd - address) {
       return fail(
           ErrorCode::BadRequest,
           "the ACPI tables do not fit into the {} bytes reserved for them: fewer vCPUs or PCI devices",
-          memory::kHighMemoryStart - memory::kAcpiTablesStart);
+          kEnd - memory::kAcpiTablesStart);
     }
     if (!guest_.write(GuestAddress(address), std::as_bytes(table))) {
       return fail(ErrorCode::BadRequest, "no guest RAM at {:#x} for ACPI tables: more memory is needed",

@@ -11,9 +11,9 @@
 
 namespace vmmd::x86 {
 
-/// The bits of the event selector at memory::kGedPort: what the ACPI event device tells the guest.
-inline constexpr std::uint32_t kGedPowerButton = 1U << 0;
-inline constexpr std::uint32_t kGedVmGeneration = 1U << 1;
+/// The page for the VM Generation ID, at the end of the area that is reserved for ACPI: the tables stay out
+/// of it, and the guest's memory map says that it is not RAM.
+inline constexpr devices::GuestAddress kVmGenIdAddress{memory::kHighMemoryStart - memory::kPageSize};
 
 /// The GSI of a PCI slot's interrupt pin (0 is INTA#), the way the _PRT says it: swizzled over the eight
 /// lines of the root, level-triggered, active high.
@@ -30,15 +30,15 @@ struct AcpiConfig {
   bool rtc = false;                     // CMOS RTC
   std::vector<unsigned> intx_slots;     // PCI slots (0..31) whose device drives INTA#; others have MSI only
   std::uint8_t pci_last_bus = 0;        // buses of the root: 0..this
-  std::optional<devices::GuestAddress> vmgenid;  // where the 16-byte VM Generation ID lies
+  std::optional<devices::GuestAddress> vmgenid;  // usually kVmGenIdAddress
 };
 
 /// Builds RSDP, XSDT, FADT (hardware-reduced), MADT, MCFG and DSDT, writes them into
-/// [memory::kAcpiTablesStart, memory::kHighMemoryStart) and returns the RSDP's address, always
+/// [memory::kAcpiTablesStart, kVmGenIdAddress) and returns the RSDP's address, always
 /// kAcpiTablesStart. BadRequest if they do not fit or that range is not RAM.
 ///
-/// The ACPI event device interrupts by memory::kGedGsi, *edge*-triggered, active high: raise the line while
-/// the selector is not zero. Its _EVT reads the four bytes at kGedPort once, which must clear them.
+/// The generic event device (devices::GenericEventDevice) interrupts by memory::kGedGsi, edge-triggered and
+/// active high. _EVT reads the four bytes at memory::kGedPort once, which clears them.
 Result<devices::GuestAddress> write_acpi_tables(const devices::GuestMemory& memory, const AcpiConfig& config);
 
 }  // namespace vmmd::x86

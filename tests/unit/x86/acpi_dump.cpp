@@ -38,7 +38,7 @@ int main(int argc, char** argv) {
   AcpiConfig usual = acpi_config(4, 128 * kMiB);
   usual.serial = true;
   usual.rtc = true;
-  usual.vmgenid = vmmd::devices::GuestAddress(0x9'F000);
+  usual.vmgenid = vmmd::x86::kVmGenIdAddress;
   AcpiConfig big = acpi_config(255, 5120 * kMiB);
   big.serial = true;
   big.rtc = true;

@@ -80,16 +80,25 @@ TEST_CASE("nothing is written outside the reserved area") {
                        [](std::byte byte) { return byte == std::byte{0xA5}; });
   };
   CHECK(untouched(0, memory::kAcpiTablesStart));
-  CHECK(untouched(memory::kHighMemoryStart, low.bytes().size()));
+  CHECK(untouched(kVmGenIdAddress.value, low.bytes().size()));
 }
 
-TEST_CASE("tables that do not fit are refused") {
-  const LowMemory low;
-  AcpiConfig config = acpi_config(1, 128 * kMiB);
-  config.apic_ids.assign(20'000, 7);
-  const auto result = write_acpi_tables(low.memory(), config);
-  REQUIRE(!result);
-  CHECK(result.error().code == ErrorCode::BadRequest);
+TEST_CASE("tables that do not fit are refused, whichever of them it is") {
+  // From an MADT that is too large down to one behind which nothing else has room.
+  unsigned refused = 0;
+  for (std::size_t vcpus = 7'700; vcpus < 8'100; ++vcpus) {
+    const LowMemory low(memory::kHighMemoryStart + memory::kPageSize);
+    AcpiConfig config = acpi_config(1, 128 * kMiB);
+    config.apic_ids.assign(vcpus, 0x1234);  // 16 bytes each
+    const auto result = write_acpi_tables(low.memory(), config);
+    if (!result) {
+      ++refused;
+      CHECK(result.error().code == ErrorCode::BadRequest);
+    }
+    CHECK(low.at<std::uint64_t>(kVmGenIdAddress.value) == 0xA5A5'A5A5'A5A5'A5A5);
+  }
+  CHECK(refused > 0);
+  CHECK(refused < 400);
 }
 
 TEST_CASE("a guest without RAM at the tables is refused") {
