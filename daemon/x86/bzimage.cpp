@@ -56,14 +56,16 @@ Status check_version(const KernelFile& kernel, const setup_header& header) {
 /// Where the kernel goes: at its preferred address. One that can be moved would run no lower than there
 /// anyway, and needs init_size bytes from there on to unpack itself.
 Result<std::uint64_t> load_address(const KernelFile& kernel, const setup_header& header) {
-  if (header.relocatable_kernel == 0) return header.pref_address;
-  if (!std::has_single_bit(header.kernel_alignment)) {
+  // Fields of the packed header are copied before anything takes their address.
+  const std::uint64_t preferred = header.pref_address;
+  const std::uint64_t alignment = header.kernel_alignment;
+  if (header.relocatable_kernel == 0) return preferred;
+  if (!std::has_single_bit(alignment)) {
     return fail(ErrorCode::BadRequest, "kernel {}: its alignment {:#x} is not a power of two", kernel.name,
-                header.kernel_alignment);
+                alignment);
   }
-  const std::uint64_t mask = header.kernel_alignment - 1;
-  if (header.pref_address > kIdentityMapEnd) return header.pref_address;
-  return (header.pref_address + mask) & ~mask;
+  if (preferred > kIdentityMapEnd) return preferred;
+  return (preferred + alignment - 1) & ~(alignment - 1);
 }
 
 Result<BzImage> read_header(const KernelFile& kernel) {

@@ -74,7 +74,7 @@ std::optional<std::string> why_not_kernel_memory(const BootTarget& target, const
   }
   if (!target.memory.slice(GuestAddress(span.start), span.end - span.start).empty()) return std::nullopt;
   if (span.end <= memory::kLowRamLimit) {
-    return fmt::format("memory is {} MiB: give the VM more than {} MiB", size_of(target.ram) / kMiB,
+    return fmt::format("memory is {} MiB: give the VM at least {} MiB", size_of(target.ram) / kMiB,
                        mib_up(span.end));
   }
   return fmt::format("there is no RAM there: RAM below 4 GiB ends at {:#x} at the latest",

@@ -238,7 +238,7 @@ TEST_CASE("segments must not lie over boot structures, firmware tables or outsid
   CHECK(says(placed(memory::kEbdaStart - 7), "firmware tables"));
   CHECK(says(placed(memory::kAcpiTablesStart), "firmware tables"));
   CHECK(placed(4 * kMiB - 8).empty());
-  CHECK(says(placed(4 * kMiB - 7), "memory is 4 MiB: give the VM more than 5 MiB"));
+  CHECK(says(placed(4 * kMiB - 7), "memory is 4 MiB: give the VM at least 5 MiB"));
   CHECK(says(placed(memory::kEcamStart), "no RAM there"));
 }
 
