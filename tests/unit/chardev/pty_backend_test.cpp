@@ -47,6 +47,7 @@ TEST_CASE("a pty carries bytes both ways, unchanged") {
   CHECK(read_exactly(user.get(), text.size()) == text);
   REQUIRE(write_all(user.get(), text));
   CHECK(guest.wait_for(text.size()) == text);
+  host.settle();
   CHECK(pty->counters().tx_bytes == text.size());
   pty->set_receiver(nullptr);
 }
@@ -133,6 +134,7 @@ TEST_CASE("input waits while the guest has no room") {
   guest.make_room(100);
   pty->receiver_ready();
   CHECK(guest.wait_for(10) == "0123456789");
+  host.settle();
   CHECK(pty->counters().rx_bytes == 10);
   pty->set_receiver(nullptr);
 }
