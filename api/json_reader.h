@@ -107,7 +107,7 @@ class JsonReader {
   template <class T>
   struct IsList<std::vector<T>> : std::true_type {};
   template <class T>
-  static constexpr bool kNullable = IsOptional<T>::value || IsList<T>::value;
+  static constexpr bool kNullable = std::disjunction_v<IsOptional<T>, IsList<T>>;
 
   const nlohmann::json* take(std::string_view name, const FieldRule& rule, bool nullable_type);
 

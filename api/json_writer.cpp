@@ -6,8 +6,15 @@ namespace vmmd::api {
 
 using nlohmann::ordered_json;
 
+namespace {
+// More fields than most structs have. Without it the object grows step by step, and each step copies all its
+// values with everything below them, because its keys are const and cannot be moved.
+constexpr std::size_t kUsualFields = 32;
+}  // namespace
+
 JsonWriter::JsonWriter(ordered_json& object) : object_(object) {
   if (!object_.is_object()) object_ = ordered_json::object();
+  object_.get_ref<ordered_json::object_t&>().reserve(kUsualFields);
 }
 
 ordered_json& JsonWriter::add(std::string_view name) {

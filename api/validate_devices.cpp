@@ -80,7 +80,7 @@ class PathUses {
  public:
   explicit PathUses(Findings& findings) : findings_(findings) {}
 
-  void add(std::string pointer, const std::optional<std::string>& path, bool written) {
+  void add(const std::string& pointer, const std::optional<std::string>& path, bool written) {
     if (!path || path->empty() || is_character_device(*path)) return;
     std::error_code ignored;
     const std::string normal = std::filesystem::absolute(*path, ignored).lexically_normal().string();
