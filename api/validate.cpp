@@ -165,11 +165,11 @@ void check_payload(const PayloadConfig& payload, Findings& findings) {
 
 }  // namespace
 
-Status validate(const VmConfig& config) {
+Status validate(const VmConfig& config, ValidateFor purpose) {
   Findings findings;
   check_cpus(config.cpus, findings);
   check_memory(config.memory, config.cpus.max_phys_bits, findings);
-  check_payload(config.payload, findings);
+  if (purpose == ValidateFor::Boot) check_payload(config.payload, findings);
   check_consoles(config, findings);
   check_device_ids(config, findings);
   check_shared_paths(config, findings);

@@ -12,7 +12,6 @@ namespace vmmd::kvm {
 
 namespace {
 constexpr std::size_t kMsrBatch = 256;  // KVM takes at most MAX_IO_MSRS = 256 in one call
-constexpr std::uint32_t kCpuidLimit = 256;
 
 struct MsrBuffer {
   std::vector<std::byte> storage =
@@ -47,6 +46,33 @@ std::uint32_t VcpuFd::tsc_khz() const {
   return khz < 0 ? 0 : static_cast<std::uint32_t>(khz);
 }
 
+namespace {
+kvm_device_attr tsc_offset_attribute(std::uint64_t* value) {
+  kvm_device_attr attribute = {};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<std::uint64_t>(value);
+  return attribute;
+}
+}  // namespace
+
+bool VcpuFd::has_tsc_offset() const {
+  kvm_device_attr attribute = tsc_offset_attribute(nullptr);
+  return retrying_ioctl(fd_.get(), KVM_HAS_DEVICE_ATTR, &attribute) == 0;
+}
+
+Result<std::uint64_t> VcpuFd::get_tsc_offset() const {
+  std::uint64_t offset = 0;
+  kvm_device_attr attribute = tsc_offset_attribute(&offset);
+  VMMD_TRY(call(KVM_GET_DEVICE_ATTR, &attribute, "reading the TSC offset"));
+  return offset;
+}
+
+Status VcpuFd::set_tsc_offset(std::uint64_t offset) const {
+  kvm_device_attr attribute = tsc_offset_attribute(&offset);
+  return call(KVM_SET_DEVICE_ATTR, &attribute, "writing the TSC offset");
+}
+
 int VcpuFd::run() const {
   return ::ioctl(fd_.get(), KVM_RUN, 0) < 0 ? errno : 0;
 }
@@ -64,14 +90,6 @@ Status VcpuFd::set_cpuid(std::span<const kvm_cpuid_entry2> entries) const {
   cpuid->nent = static_cast<std::uint32_t>(entries.size());
   if (!entries.empty()) std::memcpy(cpuid->entries, entries.data(), entries.size_bytes());
   return call(KVM_SET_CPUID2, cpuid, "KVM_SET_CPUID2");
-}
-
-Result<std::vector<kvm_cpuid_entry2>> VcpuFd::get_cpuid() const {
-  std::vector<std::byte> buffer(sizeof(kvm_cpuid2) + kCpuidLimit * sizeof(kvm_cpuid_entry2));
-  auto* cpuid = reinterpret_cast<kvm_cpuid2*>(buffer.data());
-  cpuid->nent = kCpuidLimit;
-  VMMD_TRY(call(KVM_GET_CPUID2, cpuid, "KVM_GET_CPUID2"));
-  return std::vector<kvm_cpuid_entry2>(cpuid->entries, cpuid->entries + cpuid->nent);
 }
 
 Result<std::vector<kvm_msr_entry>> VcpuFd::get_msrs(std::span<const std::uint32_t> indices) const {

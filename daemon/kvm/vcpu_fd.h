@@ -27,11 +27,14 @@ class VcpuFd {
   [[nodiscard]] std::size_t xsave_size() const { return xsave_size_; }
   /// The guest's TSC frequency; 0 if KVM cannot tell.
   [[nodiscard]] std::uint32_t tsc_khz() const;
+  /// The guest's TSC minus the host's (scaled) one, KVM_VCPU_TSC_OFFSET: Linux 5.16 and later.
+  [[nodiscard]] bool has_tsc_offset() const;
+  Result<std::uint64_t> get_tsc_offset() const;
+  Status set_tsc_offset(std::uint64_t offset) const;
   /// KVM_RUN once. 0, or errno (EINTR after a signal or with immediate_exit set).
   [[nodiscard]] int run() const;
 
   Status set_cpuid(std::span<const kvm_cpuid_entry2> entries) const;
-  Result<std::vector<kvm_cpuid_entry2>> get_cpuid() const;
 
   /// Reads the listed MSRs; one that this KVM cannot read is left out.
   Result<std::vector<kvm_msr_entry>> get_msrs(std::span<const std::uint32_t> indices) const;

@@ -18,6 +18,17 @@ kvm_msr_entry msr_entry(const state::Msr& msr) {
   return {msr.index(), 0, msr.value()};
 }
 
+Status save_xsave(const VcpuFd& vcpu, std::size_t size, state::Vcpu& state) {
+  std::string area(size, '\0');
+  // KVM_GET_XSAVE2 fills as much as KVM_CAP_XSAVE2 said; where that is the old size, both calls are the same.
+  const unsigned long request = size > sizeof(kvm_xsave) ? KVM_GET_XSAVE2 : KVM_GET_XSAVE;
+  VMMD_TRY(vcpu.call(request, area.data(), "reading the XSAVE area"));
+  state.set_xsave(std::move(area));
+  return {};
+}
+
+}  // namespace
+
 std::vector<kvm_cpuid_entry2> cpuid_entries(const state::Vcpu& state) {
   std::vector<kvm_cpuid_entry2> entries;
   entries.reserve(static_cast<std::size_t>(state.cpuid_size()));
@@ -35,20 +46,9 @@ std::vector<kvm_cpuid_entry2> cpuid_entries(const state::Vcpu& state) {
   return entries;
 }
 
-Status save_xsave(const VcpuFd& vcpu, std::size_t size, state::Vcpu& state) {
-  std::string area(size, '\0');
-  // KVM_GET_XSAVE2 fills as much as KVM_CAP_XSAVE2 said; where that is the old size, both calls are the same.
-  const unsigned long request = size > sizeof(kvm_xsave) ? KVM_GET_XSAVE2 : KVM_GET_XSAVE;
-  VMMD_TRY(vcpu.call(request, area.data(), "reading the XSAVE area"));
-  state.set_xsave(std::move(area));
-  return {};
-}
-
-}  // namespace
-
-Result<state::Vcpu> save_vcpu(const VcpuFd& vcpu, std::span<const std::uint32_t> msr_indices) {
+Result<state::Vcpu> save_vcpu(const VcpuFd& vcpu, std::span<const kvm_cpuid_entry2> cpuid,
+                              std::span<const std::uint32_t> msr_indices) {
   state::Vcpu state;
-  VMMD_ASSIGN(const auto cpuid, vcpu.get_cpuid());
   for (const kvm_cpuid_entry2& entry : cpuid) {
     state::CpuidLeaf& leaf = *state.add_cpuid();
     leaf.set_function(entry.function);
@@ -120,7 +120,6 @@ Status check_vcpu(const Kvm& kvm, const state::Vcpu& state) {
 }
 
 Status restore_vcpu(const VcpuFd& vcpu, const state::Vcpu& state, std::vector<std::uint32_t>& refused_msrs) {
-  VMMD_TRY(vcpu.set_cpuid(cpuid_entries(state)));
   VMMD_TRY(vcpu.set<KVM_SET_MP_STATE>(kvm_mp_state{state.mp_state()}, "KVM_SET_MP_STATE"));
   VMMD_TRY(vcpu.set<KVM_SET_REGS>(from_message(state.regs()), "KVM_SET_REGS"));
   // SREGS carries the APIC base: the LAPIC's mode, before its registers.

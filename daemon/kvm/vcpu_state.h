@@ -12,13 +12,19 @@ namespace vmmd::kvm {
 /// Everything that makes a vCPU go on where it was. The vCPU is not in KVM_RUN, and its last exit is
 /// completed (KVM_RUN was entered once more with immediate_exit), or an instruction would be lost.
 ///
-/// `msr_indices`: what to read, in the order in which it will be written back (x86::saved_msr_indices()).
-Result<state::Vcpu> save_vcpu(const VcpuFd& vcpu, std::span<const std::uint32_t> msr_indices);
+/// `cpuid`: what was set. `msr_indices`: what to read, in the order in which it will be written back
+/// (x86::saved_msr_indices()).
+Result<state::Vcpu> save_vcpu(const VcpuFd& vcpu, std::span<const kvm_cpuid_entry2> cpuid,
+                              std::span<const std::uint32_t> msr_indices);
 
 /// Checks that `state` has the shape this KVM takes, without touching the vCPU: hostile input ends here.
 Status check_vcpu(const Kvm& kvm, const state::Vcpu& state);
 
-/// Writes a checked state. MSRs that KVM refuses are appended to `refused_msrs`; the caller decides.
+/// The saved CPUID table, for KVM_SET_CPUID2.
+[[nodiscard]] std::vector<kvm_cpuid_entry2> cpuid_entries(const state::Vcpu& state);
+
+/// Writes a checked state but for CPUID, which has been set. MSRs that KVM refuses are appended to
+/// `refused_msrs`; the caller decides.
 Status restore_vcpu(const VcpuFd& vcpu, const state::Vcpu& state, std::vector<std::uint32_t>& refused_msrs);
 
 }  // namespace vmmd::kvm

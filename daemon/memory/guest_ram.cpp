@@ -35,6 +35,13 @@ Result<UniqueFd> open_memory_file(const std::string& path, std::uint64_t size) {
   if (::fstat(fd.get(), &info) != 0) return fail_errno(ErrorCode::Internal, errno, "cannot stat {}", path);
   if (!S_ISREG(info.st_mode))
     return fail(ErrorCode::BadRequest, "memory file {} is not a regular file", path);
+  if (info.st_nlink > 1) {
+    return fail(
+        ErrorCode::Conflict,
+        "memory file {} has {} hard links: it may be the memory of a snapshot, which must not change; remove "
+        "this name or give another file",
+        path, info.st_nlink);
+  }
   VMMD_TRY(lock_file(fd.get(), path));
   const auto actual = static_cast<std::uint64_t>(info.st_size);
   if (actual == size) return fd;
@@ -91,6 +98,7 @@ Result<GuestRam> GuestRam::allocate(const api::MemoryConfig& config, const std::
   if (config.shared || config.hugepages) {
     VMMD_ASSIGN(UniqueFd file, create_memfd(config));
     GuestRam ram(layout, Backing::SharedMemory, std::move(file));
+    ram.huge_pages_ = config.hugepages;
     VMMD_TRY(ram.map(MAP_SHARED | reserve));
     VMMD_TRY(ram.advise(config));
     return ram;

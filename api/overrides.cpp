@@ -1,0 +1,151 @@
+#include "api/overrides.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "api/config_json.h"
+#include "api/findings.h"
+#include "api/json_reader.h"
+#include "api/validate.h"
+
+namespace vmmd::api {
+
+namespace {
+
+using nlohmann::json;
+
+// JSON pointers of what may differ between a VM and its clone; '*' stands for one component.
+constexpr std::array<std::string_view, 27> kHostSide{
+    "/cpus/affinity",
+    "/cpus/core_scheduling",
+    "/memory/file",
+    "/memory/shared",
+    "/memory/hugepages",
+    "/memory/hugepage_size",
+    "/memory/prefault",
+    "/memory/reserve",
+    "/memory/thp",
+    "/memory/mergeable",
+    "/payload",
+    "/serial",
+    "/console/mode",
+    "/console/file",
+    "/console/socket",
+    "/debug_console/mode",
+    "/debug_console/file",
+    "/disks/*/path",
+    "/disks/*/vhost_socket",
+    "/disks/*/direct",
+    "/disks/*/overlay",
+    "/net/*/tap",
+    "/net/*/mac",
+    "/net/*/host_mac",
+    "/vsock/cid",
+    "/vsock/socket",
+    "/rng/src",
+};
+
+bool matches(std::string_view pattern, std::string_view pointer) {
+  while (!pattern.empty()) {
+    const auto take = [](std::string_view& text) {
+      const std::size_t end = text.find('/', 1);
+      const std::string_view part = text.substr(0, end);
+      text = end == std::string_view::npos ? std::string_view() : text.substr(end);
+      return part;
+    };
+    if (pointer.empty()) return false;
+    const std::string_view want = take(pattern);
+    const std::string_view have = take(pointer);
+    if (want != "/*" && want != have) return false;
+  }
+  return true;  // what lies below an allowed place is allowed as well
+}
+
+bool is_host_side(std::string_view pointer) {
+  return std::any_of(kHostSide.begin(), kHostSide.end(),
+                     [&](std::string_view p) { return matches(p, pointer); });
+}
+
+json* find_by_id(json& list, const json& id) {
+  for (json& element : list) {
+    if (element.is_object() && element.contains("id") && element["id"] == id) return &element;
+  }
+  return nullptr;
+}
+
+bool has_ids(const json& list) {
+  return list.is_array() && !list.empty() && std::all_of(list.begin(), list.end(), [](const json& e) {
+           return e.is_object() && e.contains("id");
+         });
+}
+
+// RFC 7386, and lists by id. Depth is bounded: both documents passed JsonDocument's limit.
+void merge(json& target, const json& patch) {
+  if (has_ids(patch) && has_ids(target)) {
+    for (const json& element : patch) {
+      if (json* found = find_by_id(target, element["id"])) {
+        merge(*found, element);
+      } else {
+        target.push_back(element);
+      }
+    }
+    return;
+  }
+  if (!patch.is_object()) {
+    target = patch;
+    return;
+  }
+  if (!target.is_object()) target = json::object();
+  for (const auto& [key, value] : patch.items()) {
+    if (value.is_null()) {
+      target.erase(key);
+    } else {
+      merge(target[key], value);
+    }
+  }
+}
+
+// The first difference that a guest would see, or nothing.
+Status check_differences(const VmConfig& sealed, const VmConfig& changed) {
+  Findings findings;
+  const json before = json::parse(to_json(sealed));
+  const json after = json::parse(to_json(changed));
+  for (const json& step : json::diff(before, after)) {
+    const std::string& pointer = step.at("path").get_ref<const std::string&>();
+    if (is_host_side(pointer)) continue;
+    findings.add(ErrorCode::BadRequest, pointer, "the guest would see this change: it cannot be overridden");
+  }
+  return std::move(findings).status();
+}
+
+}  // namespace
+
+Result<VmConfig> restored_config(std::string_view sealed, std::string_view overrides) {
+  auto original = parse_vm_config(sealed);
+  if (!original) return wrap(std::move(original).error(), "config.json of the snapshot");
+  original->memory.file.reset();
+  VmConfig config = *original;
+  if (!overrides.empty()) {
+    auto patch = JsonDocument::parse(overrides);
+    if (!patch) return wrap(std::move(patch).error(), "overrides");
+    if (!patch->root().is_object()) return fail(ErrorCode::BadRequest, "overrides: expected an object");
+    json merged = json::parse(to_json(*original));
+    merge(merged, patch->root());
+    auto changed = parse_vm_config(merged.dump());
+    if (!changed) return wrap(std::move(changed).error(), "overrides");
+    if (auto checked = check_differences(*original, *changed); !checked) {
+      return wrap(std::move(checked).error(), "overrides");
+    }
+    config = std::move(*changed);
+  }
+  if (auto valid = validate(config, ValidateFor::Restore); !valid) {
+    return wrap(std::move(valid).error(), "the configuration does not fit this host; see overrides");
+  }
+  return config;
+}
+
+}  // namespace vmmd::api

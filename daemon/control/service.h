@@ -1,0 +1,49 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <string>
+
+#include "api/events.h"
+#include "api/service.h"
+#include "daemon/control/command_queue.h"
+#include "daemon/control/status_board.h"
+#include "daemon/control/vm_control.h"
+
+namespace vmmd::control {
+
+/// The daemon as the HTTP server sees it: answers at once from the status board, or queues for the VM thread.
+class DaemonService final : public api::Service {
+ public:
+  /// `request_exit` ends the daemon; called on the VM thread.
+  DaemonService(api::EventBus& events, bool no_shutdown, std::function<void()> request_exit);
+  /// Ends the VM and the VM thread.
+  ~DaemonService() override;
+
+  /// Starts the VM thread. Not in the constructor: the socket listens first.
+  void start();
+
+  [[nodiscard]] Result<std::shared_ptr<const api::VmInfo>> info() const override { return board_.info(); }
+  [[nodiscard]] Result<api::Counters> counters() const override { return board_.counters(); }
+  void create(api::VmConfig config, api::Done<void> done) override;
+  void command(api::Command command, api::Done<void> done) override;
+  std::string snapshot(api::SnapshotRequest request, api::Done<api::SnapshotResult> done) override;
+  void restore(api::RestoreRequest request, api::Done<void> done) override;
+  void cancel(std::string job_id, api::Done<void> done) override;
+
+  /// Orderly end: cancels jobs, deletes the VM, then asks to exit.
+  void shut_down();
+
+ private:
+  Status run(api::Command command);
+  std::shared_ptr<snapshot::Job> new_job(const char* kind);
+
+  StatusBoard board_;
+  std::function<void()> request_exit_;
+  std::atomic<unsigned> next_job_ = 1;
+  CommandQueue queue_;
+  VmControl control_;
+  api::EventBus& events_;
+};
+
+}  // namespace vmmd::control

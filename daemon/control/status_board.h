@@ -1,0 +1,40 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "api/types.h"
+#include "base/result.h"
+#include "daemon/snapshot/job.h"
+#include "daemon/vm/machine.h"
+
+namespace vmmd::control {
+
+/// What the API thread may see of the VM without asking the VM thread: its last published state, the jobs in
+/// progress, and the machine's counters. Thread-safe; no call waits for more than a copy under a lock.
+class StatusBoard {
+ public:
+  /// By the VM thread, after every change. nullptr: there is no VM.
+  void publish(std::shared_ptr<const api::VmInfo> info);
+  /// By the VM thread: which machine to ask for counters; nullptr before it is destroyed.
+  void set_machine(const vm::Machine* machine);
+
+  void add_job(std::shared_ptr<snapshot::Job> job);
+  void remove_job(const std::string& id);
+  [[nodiscard]] std::shared_ptr<snapshot::Job> find_job(const std::string& id) const;
+  void cancel_all_jobs();
+
+  [[nodiscard]] Result<std::shared_ptr<const api::VmInfo>> info() const;
+  [[nodiscard]] Result<api::Counters> counters() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<const api::VmInfo> info_;
+  std::map<std::string, std::shared_ptr<snapshot::Job>> jobs_;
+  mutable std::mutex machine_mutex_;  // apart: counters() holds it while it asks the devices
+  const vm::Machine* machine_ = nullptr;
+};
+
+}  // namespace vmmd::control

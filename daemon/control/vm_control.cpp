@@ -1,0 +1,273 @@
+#include "daemon/control/vm_control.h"
+
+#include <unistd.h>
+
+#include <utility>
+
+#include "daemon/log.h"
+#include "daemon/memory/layout.h"
+#include "daemon/snapshot/capture.h"
+#include "daemon/snapshot/restore.h"
+
+namespace vmmd::control {
+
+using api::VmState;
+using vm::Action;
+
+/// What the guest asks for, from vCPU threads to the VM thread.
+class VmControl::GuestSignals final : public vm::MachineListener {
+ public:
+  GuestSignals(VmControl& control, std::uint64_t generation) : control_(control), generation_(generation) {}
+
+  void request_reset() override {
+    control_.queue_.post(
+        [&control = control_, generation = generation_] { control.on_guest_reset(generation); });
+  }
+  void request_shutdown() override {
+    control_.queue_.post(
+        [&control = control_, generation = generation_] { control.on_guest_shutdown(generation); });
+  }
+  void on_vcpu_stopped(vm::VcpuStop stop) override {
+    control_.queue_.post([&control = control_, generation = generation_, stop = std::move(stop)] {
+      control.on_vcpu_stopped(generation, stop);
+    });
+  }
+
+ private:
+  VmControl& control_;
+  const std::uint64_t generation_;
+};
+
+VmControl::VmControl(api::EventBus& events, StatusBoard& board, CommandQueue& queue, Options options)
+    : events_(events), board_(board), queue_(queue), options_(std::move(options)) {}
+
+VmControl::~VmControl() = default;
+
+Result<std::shared_ptr<const kvm::Kvm>> VmControl::kvm() {
+  if (!kvm_) {
+    VMMD_ASSIGN(kvm_, kvm::Kvm::open());
+  }
+  return kvm_;
+}
+
+void VmControl::publish(std::optional<VmState> state) {
+  state_ = state;
+  if (!state) {
+    board_.publish(nullptr);
+    return;
+  }
+  auto info = std::make_shared<api::VmInfo>();
+  info->config = config_;
+  info->state = *state;
+  info->memory_actual_size = config_.memory.size;
+  // As Cloud Hypervisor: the path of a pty is where the file's would be.
+  if (config_.serial.mode == api::ConsoleMode::Pty && host_ && host_->serial() != nullptr) {
+    info->config.serial.file = host_->serial()->path();
+  }
+  if (config_.debug_console.mode == api::ConsoleMode::Pty && host_ && host_->debug_console() != nullptr) {
+    info->config.debug_console.file = host_->debug_console()->path();
+  }
+  board_.publish(std::move(info));
+}
+
+// Validated by the caller; see Service::create().
+Status VmControl::create(api::VmConfig config) {
+  VMMD_TRY(vm::check_action(Action::Create, state_));
+  VMMD_ASSIGN(host_, vm::HostSide::open(config));
+  config_ = std::move(config);
+  publish(VmState::Created);
+  events_.publish("vm", "created");
+  return {};
+}
+
+Status VmControl::boot() {
+  VMMD_TRY(vm::check_action(Action::Boot, state_));
+  events_.publish("vm", "booting");
+  VMMD_TRY(start_machine());
+  publish(VmState::Running);
+  events_.publish("vm", "booted");
+  return {};
+}
+
+// A new machine from config_, its kernel loaded, running. On error there is none.
+Status VmControl::start_machine() {
+  VMMD_ASSIGN(const auto kvm, this->kvm());
+  VMMD_ASSIGN(const auto layout, memory::ram_layout(config_.memory.size, config_.cpus.max_phys_bits));
+  VMMD_ASSIGN(memory::GuestRam ram, memory::GuestRam::allocate(config_.memory, layout));
+  auto signals = std::make_unique<GuestSignals>(*this, ++generation_);
+  VMMD_ASSIGN(auto machine, vm::Machine::create(kvm, config_, std::move(ram), *host_, *signals));
+  VMMD_TRY(machine->boot(config_));
+  VMMD_TRY(machine->resume());
+  signals_ = std::move(signals);
+  machine_ = std::move(machine);
+  board_.set_machine(machine_.get());
+  return {};
+}
+
+void VmControl::drop_machine() {
+  board_.set_machine(nullptr);
+  machine_.reset();
+  signals_.reset();
+  ++generation_;
+}
+
+void VmControl::forget_vm() {
+  drop_machine();
+  host_.reset();
+  config_ = {};
+  publish(std::nullopt);
+}
+
+Status VmControl::pause() {
+  VMMD_TRY(vm::check_action(Action::Pause, state_));
+  events_.publish("vm", "pausing");
+  VMMD_TRY(machine_->pause());
+  publish(VmState::Paused);
+  events_.publish("vm", "paused");
+  return {};
+}
+
+Status VmControl::resume() {
+  VMMD_TRY(vm::check_action(Action::Resume, state_));
+  events_.publish("vm", "resuming");
+  VMMD_TRY(machine_->resume());
+  publish(VmState::Running);
+  events_.publish("vm", "resumed");
+  return {};
+}
+
+Status VmControl::shutdown() {
+  VMMD_TRY(vm::check_action(Action::Shutdown, state_));
+  drop_machine();
+  publish(VmState::Shutdown);
+  events_.publish("vm", "shutdown");
+  return {};
+}
+
+Status VmControl::reboot() {
+  VMMD_TRY(vm::check_action(Action::Reboot, state_));
+  events_.publish("vm", "rebooting");
+  // RAM's file became a snapshot's memory.bin (mode link): it stays that, and the name gets a new file.
+  if (config_.memory.file && machine_->ram().backing() == memory::Backing::PrivateFile) {
+    ::unlink(config_.memory.file->c_str());
+  }
+  drop_machine();
+  if (auto started = start_machine(); !started) {
+    // The old machine is gone: say so, rather than pretend.
+    publish(VmState::Shutdown);
+    events_.publish("vm", "shutdown");
+    return wrap(std::move(started).error(), "the VM was shut down but could not be booted again");
+  }
+  publish(VmState::Running);
+  events_.publish("vm", "rebooted");
+  return {};
+}
+
+Status VmControl::remove() {
+  VMMD_TRY(vm::check_action(Action::Delete, state_));
+  if (!state_) return {};
+  forget_vm();
+  events_.publish("vm", "deleted");
+  return {};
+}
+
+Status VmControl::power_button() {
+  VMMD_TRY(vm::check_action(Action::PowerButton, state_));
+  machine_->power_button();
+  events_.publish("vm", "power-button");
+  return {};
+}
+
+Status VmControl::nmi() {
+  VMMD_TRY(vm::check_action(Action::Nmi, state_));
+  return machine_->inject_nmi();
+}
+
+Result<api::SnapshotResult> VmControl::snapshot(const api::SnapshotRequest& request, snapshot::Job& job) {
+  VMMD_TRY(vm::check_action(request.pause ? Action::SnapshotWithPause : Action::Snapshot, state_));
+  VMMD_TRY(job.check());
+  const bool was_running = state_ == VmState::Running;
+  if (was_running) {
+    job.enter_phase("pause");
+    VMMD_TRY(pause());
+  }
+  events_.publish("vm", "snapshotting", {{"job", job.id()}, {"destination", request.destination_url}});
+  auto result = snapshot::take_snapshot(*machine_, config_, request, job);
+  if (result) {
+    events_.publish("vm", "snapshotted",
+                    {{"job", job.id()}, {"id", result->snapshot_id}, {"mode", result->mode}});
+  } else {
+    events_.publish("vm", "snapshot-failed", {{"job", job.id()}, {"error", result.error().to_string()}});
+  }
+  // A failure gives the state back that was found; success the one that was asked for.
+  if (result ? request.resume : was_running) {
+    if (auto resumed = resume(); !resumed) {
+      return wrap(std::move(resumed).error(), "the VM stays paused after vm.snapshot");
+    }
+  }
+  return result;
+}
+
+Status VmControl::restore(const api::RestoreRequest& request, snapshot::Job& job) {
+  VMMD_TRY(vm::check_action(Action::Restore, state_));
+  events_.publish("vm", "restoring", {{"source", request.source_url}});
+  if (auto loaded = load_snapshot(request, job); !loaded) {
+    forget_vm();
+    events_.publish("vm", "restore-failed", {{"error", loaded.error().to_string()}});
+    return loaded;
+  }
+  publish(VmState::Paused);
+  events_.publish("vm", "restored");
+  return request.resume ? resume() : Status{};
+}
+
+Status VmControl::load_snapshot(const api::RestoreRequest& request, snapshot::Job& job) {
+  VMMD_ASSIGN(const auto kvm, this->kvm());
+  job.enter_phase("check");
+  VMMD_ASSIGN(snapshot::RestorePlan plan, snapshot::plan_restore(request, *kvm));
+  job.enter_phase("memory");
+  VMMD_ASSIGN(memory::GuestRam ram, snapshot::restore_ram(plan, job));
+  job.enter_phase("machine");
+  VMMD_ASSIGN(host_, vm::HostSide::open(plan.config));
+  signals_ = std::make_unique<GuestSignals>(*this, ++generation_);
+  VMMD_ASSIGN(machine_, vm::Machine::create(kvm, plan.config, std::move(ram), *host_, *signals_));
+  std::vector<std::string> fresh;
+  VMMD_TRY(snapshot::restore_machine(plan, *machine_, fresh));
+  for (const std::string& unit : fresh) {
+    log_warning("restore: the snapshot has no unit {}: it starts in its power-on state", unit);
+    events_.publish("vm", "unit-not-in-snapshot", {{"unit", unit}});
+  }
+  config_ = std::move(plan.config);
+  board_.set_machine(machine_.get());
+  return {};
+}
+
+void VmControl::on_guest_reset(std::uint64_t generation) {
+  if (generation != generation_ || !machine_) return;
+  events_.publish("guest", "reset");
+  const bool was_paused = state_ == VmState::Paused;  // between the guest's request and now
+  Status status = reboot();
+  if (status && was_paused) status = pause();
+  if (!status) log_error("reset by the guest: {}", status.error().to_string());
+}
+
+void VmControl::on_guest_shutdown(std::uint64_t generation) {
+  if (generation != generation_ || !machine_) return;
+  events_.publish("guest", "shutdown");
+  if (auto stopped = shutdown(); !stopped) log_error("shutdown: {}", stopped.error().to_string());
+  if (!options_.no_shutdown) options_.request_exit();
+}
+
+void VmControl::on_vcpu_stopped(std::uint64_t generation, const vm::VcpuStop& stop) {
+  if (generation != generation_ || !machine_) return;
+  if (stop.reason == vm::VcpuStop::Reason::Reset) return on_guest_reset(generation);
+  if (stop.reason == vm::VcpuStop::Reason::Shutdown) return on_guest_shutdown(generation);
+  log_error("{}", stop.message);
+  events_.publish(
+      "guest", "crashed",
+      {{"vcpu", std::to_string(stop.vcpu)}, {"reason", to_string(stop.reason)}, {"message", stop.message}});
+  // A guest that cannot go on is stopped, not started over: the user shall see why. The daemon stays.
+  if (auto stopped = shutdown(); !stopped) log_error("shutdown: {}", stopped.error().to_string());
+}
+
+}  // namespace vmmd::control

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "api/events.h"
+#include "api/types.h"
+#include "base/result.h"
+#include "daemon/control/command_queue.h"
+#include "daemon/control/status_board.h"
+#include "daemon/kvm/kvm.h"
+#include "daemon/snapshot/job.h"
+#include "daemon/vm/host_side.h"
+#include "daemon/vm/lifecycle.h"
+#include "daemon/vm/machine.h"
+
+namespace vmmd::control {
+
+/// The one VM of this daemon and all that can be done to it. Every member runs on the VM thread.
+///
+/// A command that fails leaves the state it found. After every change the status board is up to date, and an
+/// event has been published.
+class VmControl {
+ public:
+  struct Options {
+    bool no_shutdown = false;            // keep the daemon when the guest powers off
+    std::function<void()> request_exit;  // ends the daemon; called on the VM thread
+  };
+  VmControl(api::EventBus& events, StatusBoard& board, CommandQueue& queue, Options options);
+  ~VmControl();
+  VmControl(const VmControl&) = delete;
+  VmControl& operator=(const VmControl&) = delete;
+
+  /// Opens KVM ahead of the first VM, so that its start does not wait for that. Errors wait for then as well.
+  void warm_up() { static_cast<void>(kvm()); }
+
+  Status create(api::VmConfig config);
+  Status boot();
+  Status pause();
+  Status resume();
+  Status shutdown();
+  Status reboot();
+  Status remove();
+  Status power_button();
+  Status nmi();
+  Result<api::SnapshotResult> snapshot(const api::SnapshotRequest& request, snapshot::Job& job);
+  Status restore(const api::RestoreRequest& request, snapshot::Job& job);
+
+ private:
+  class GuestSignals;
+  Result<std::shared_ptr<const kvm::Kvm>> kvm();
+  Status start_machine();
+  Status load_snapshot(const api::RestoreRequest& request, snapshot::Job& job);
+  void drop_machine();
+  void forget_vm();
+  void publish(std::optional<api::VmState> state);
+  void on_guest_reset(std::uint64_t generation);
+  void on_guest_shutdown(std::uint64_t generation);
+  void on_vcpu_stopped(std::uint64_t generation, const vm::VcpuStop& stop);
+
+  api::EventBus& events_;
+  StatusBoard& board_;
+  CommandQueue& queue_;
+  const Options options_;
+
+  std::shared_ptr<const kvm::Kvm> kvm_;
+  std::optional<api::VmState> state_;  // nothing: there is no VM
+  api::VmConfig config_;
+  std::unique_ptr<vm::HostSide> host_;
+  std::unique_ptr<GuestSignals> signals_;  // outlives the machine
+  std::unique_ptr<vm::Machine> machine_;
+  std::uint64_t generation_ = 0;  // of machine_: what an earlier one still says is stale
+};
+
+}  // namespace vmmd::control

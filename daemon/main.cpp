@@ -1,0 +1,126 @@
+// vmmd: one process, one virtual machine, one HTTP API on a Unix socket. See docs/user-guide.md.
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <utility>
+
+#include "api/event_monitor.h"
+#include "api/events.h"
+#include "api/messages.h"
+#include "api/server.h"
+#include "api/socket.h"
+#include "base/version.h"
+#include "daemon/control/service.h"
+#include "daemon/log.h"
+#include "daemon/options.h"
+
+namespace vmmd {
+
+namespace {
+
+constexpr int kExitSignal = SIGTERM;
+
+api::PingResponse ping_response() {
+  return {std::string(kBuild), std::string(kVersion), ::getpid(), {"kvm"}};
+}
+
+/// Runs the daemon without an API: until a signal, or until the guest powers off.
+void wait_for_exit(const sigset_t& signals) {
+  int signal = 0;
+  sigwait(&signals, &signal);
+}
+
+/// --kernel, --restore: what the API could also be asked for, asked first. A failure ends the daemon.
+void start_first_vm(DaemonOptions& options, control::DaemonService& service, std::atomic<bool>& failed,
+                    const std::function<void()>& request_exit) {
+  const auto give_up = [&failed, request_exit](const Error& error) {
+    log_error("{}", error.to_string());
+    failed = true;
+    request_exit();
+  };
+  if (options.vm) {
+    service.create(std::move(*options.vm), [give_up](const Status& created) {
+      if (!created) give_up(created.error());
+    });
+    service.command(api::Command::Boot, [give_up, &failed](const Status& booted) {
+      if (!booted && !failed) give_up(booted.error());
+    });
+  }
+  if (options.restore) {
+    service.restore(std::move(*options.restore), [give_up](const Status& restored) {
+      if (!restored) give_up(restored.error());
+    });
+  }
+}
+
+int fail_start(const Error& error) {
+  log_error("{}", error.to_string());
+  return 1;
+}
+
+int run(DaemonOptions options) {
+  if (auto opened = open_log(options.verbosity, options.log_file); !opened) {
+    static_cast<void>(open_log(0, ""));
+    return fail_start(opened.error());
+  }
+  signal(SIGPIPE, SIG_IGN);
+  umask(0077);  // all that we create is its owner's alone
+
+  api::EventBus events;
+  std::unique_ptr<api::EventMonitor> monitor;
+  if (!options.event_monitor.empty()) {
+    auto opened = api::EventMonitor::open(options.event_monitor, events);
+    if (!opened) return fail_start(opened.error());
+    monitor = std::move(*opened);
+  }
+  std::atomic<bool> failed = false;
+
+  if (options.api_socket.empty()) {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+    const auto request_exit = [] { ::kill(::getpid(), kExitSignal); };
+    control::DaemonService service(events, options.no_shutdown, request_exit);
+    service.start();
+    start_first_vm(options, service, failed, request_exit);
+    wait_for_exit(signals);
+    return failed ? 1 : 0;
+  }
+
+  auto socket = api::open_api_socket(options.api_socket);
+  if (!socket) return fail_start(socket.error());
+  std::atomic<api::ApiServer*> running = nullptr;
+  const auto request_exit = [&running] {
+    if (api::ApiServer* server = running.load()) server->stop();
+  };
+  control::DaemonService service(events, options.no_shutdown, request_exit);
+  auto server = api::ApiServer::make(socket->take_listener(), service, events, ping_response());
+  if (!server) return fail_start(server.error());
+  running = server->get();
+  if (auto watched = (*server)->on_signals({SIGTERM, SIGINT}, [&service](int) { service.shut_down(); });
+      !watched) {
+    return fail_start(watched.error());
+  }
+  service.start();
+  events.publish("vmm", "starting");
+  start_first_vm(options, service, failed, request_exit);
+  (*server)->run();
+  running = nullptr;
+  return failed ? 1 : 0;
+}
+
+}  // namespace
+}  // namespace vmmd
+
+int main(int argc, char** argv) {
+  vmmd::ParsedOptions parsed = vmmd::parse_options(argc, argv);
+  if (parsed.exit_status) return *parsed.exit_status;
+  return vmmd::run(std::move(parsed.options));
+}

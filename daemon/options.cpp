@@ -1,0 +1,108 @@
+#include "daemon/options.h"
+
+#include <cstdio>
+#include <map>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "api/options.h"
+#include "base/version.h"
+
+namespace vmmd {
+
+namespace {
+
+constexpr const char* kFooter = R"(
+Examples:
+  vmmd --api-socket /run/vm.sock
+  vmmd --api-socket /run/vm.sock --kernel vmlinux --cmdline console=ttyS0 --serial tty --memory size=256M
+  vmmd --api-socket /run/clone.sock --restore source_url=file:///snapshots/one,resume=true)";
+
+// The texts of VM options as given; empty = not given.
+struct VmTexts {
+  std::string cpus, memory, kernel, initramfs, cmdline, serial, console, debug_console;
+};
+
+Result<api::VmConfig> vm_config(const VmTexts& texts) {
+  api::VmConfig config;
+  if (!texts.cpus.empty()) {
+    VMMD_ASSIGN(config.cpus, api::parse_cpus_option(texts.cpus));
+  }
+  if (!texts.memory.empty()) {
+    VMMD_ASSIGN(config.memory, api::parse_memory_option(texts.memory));
+  }
+  if (!texts.kernel.empty()) config.payload.kernel = texts.kernel;
+  if (!texts.initramfs.empty()) config.payload.initramfs = texts.initramfs;
+  if (!texts.cmdline.empty()) config.payload.cmdline = texts.cmdline;
+  if (!texts.serial.empty()) {
+    VMMD_ASSIGN(config.serial, api::parse_serial_option(texts.serial));
+  }
+  if (!texts.console.empty()) {
+    VMMD_ASSIGN(config.console, api::parse_console_option(texts.console));
+  }
+  if (!texts.debug_console.empty()) {
+    VMMD_ASSIGN(config.debug_console, api::parse_debug_console_option(texts.debug_console));
+  }
+  return config;
+}
+
+ParsedOptions refuse(const std::string& message) {
+  std::fprintf(stderr, "vmmd: %s\n", message.c_str());
+  return {{}, 2};
+}
+
+}  // namespace
+
+ParsedOptions parse_options(int argc, char** argv) {
+  CLI::App app{"vmmd: a virtual machine monitor for Linux/KVM with snapshots you can trust", "vmmd"};
+  app.footer(kFooter);
+  DaemonOptions options;
+  VmTexts texts;
+  std::string restore;
+  app.add_option("--api-socket", options.api_socket,
+                 "Serve the HTTP API on this Unix socket: PATH, path=PATH or fd=N");
+  app.add_option("--event-monitor", options.event_monitor,
+                 "Write events as lines of JSON: PATH, path=PATH or fd=N");
+  app.add_option("--log-file", options.log_file, "Log to this file instead of standard error");
+  app.add_flag("-v", options.verbosity, "Log more; twice for even more");
+  app.add_flag("--no-shutdown", options.no_shutdown, "Stay when the guest powers off");
+  app.set_version_flag("-V,--version", std::string(kBuild));
+
+  auto* vm = app.add_option_group("VM options", "Create and boot a VM at once");
+  vm->add_option("--kernel", texts.kernel, "Kernel: PVH ELF (vmlinux) or bzImage");
+  vm->add_option("--initramfs", texts.initramfs, "Initial RAM filesystem");
+  vm->add_option("--cmdline", texts.cmdline, "Kernel command line");
+  vm->add_option("--cpus", texts.cpus, "boot=N,max=N,topology=T:C:D:P,affinity=[...],max_phys_bits=N");
+  vm->add_option("--memory", texts.memory, "size=512M,shared=on,hugepages=on,file=PATH,prefault=on,...");
+  vm->add_option("--serial", texts.serial, "off|null|tty|pty|file=PATH|socket=PATH");
+  vm->add_option("--console", texts.console, "off|null|tty|pty|file=PATH|socket=PATH");
+  vm->add_option("--debug-console", texts.debug_console, "off|null|tty|pty|file=PATH,iobase=0xe9");
+  app.add_option("--restore", restore,
+                 "Restore a snapshot: source_url=file:///DIR,memory_restore_mode=cow|copy,"
+                 "resume=true,...");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int status = app.exit(error);
+    return {{}, status == 0 ? 0 : 2};
+  }
+  const bool wants_vm = vm->count_all() > 0;
+  if (wants_vm) {
+    auto config = vm_config(texts);
+    if (!config) return refuse(config.error().to_string());
+    options.vm = std::move(*config);
+  }
+  if (!restore.empty()) {
+    if (wants_vm) return refuse("--restore takes its VM from the snapshot: it excludes VM options");
+    auto request = api::parse_restore_option(restore);
+    if (!request) return refuse("--restore: " + request.error().to_string());
+    options.restore = std::move(*request);
+  }
+  if (options.api_socket.empty() && !options.vm && !options.restore) {
+    return refuse("nothing to do: give --api-socket, --kernel or --restore (see --help)");
+  }
+  return {std::move(options), std::nullopt};
+}
+
+}  // namespace vmmd

@@ -1,0 +1,153 @@
+#include "daemon/snapshot/capture.h"
+
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/utsname.h>
+
+#include <cerrno>
+#include <optional>
+#include <utility>
+
+#include "api/config_json.h"
+#include "api/options.h"
+#include "base/version.h"
+#include "daemon/snapshot/cpu_identity.h"
+#include "daemon/snapshot/format/layout.h"
+#include "daemon/snapshot/format/staging.h"
+#include "daemon/snapshot/memory_copy.h"
+#include "daemon/snapshot/units.h"
+
+namespace vmmd::snapshot {
+
+namespace {
+
+using Mode = api::SnapshotRequest::Mode;
+
+struct Captured {
+  CaptureMode mode = CAPTURE_MODE_COPY;
+  std::uint64_t bytes_written = 0;
+  std::optional<MemoryDigests> digests;
+};
+
+std::string mode_name(CaptureMode mode) {
+  switch (mode) {
+    case CAPTURE_MODE_LINK:
+      return "link";
+    case CAPTURE_MODE_REFLINK:
+      return "reflink";
+    default:
+      return "copy";
+  }
+}
+
+Result<Captured> copy_ram(const memory::GuestRam& ram, StagedSnapshot& staged, Job& job) {
+  VMMD_ASSIGN(const int fd, staged.create_file(kMemoryName));
+  Captured captured{CAPTURE_MODE_COPY, 0, MemoryDigests(ram.size())};
+  VMMD_ASSIGN(captured.bytes_written, copy_memory_out(ram, fd, *captured.digests, job));
+  return captured;
+}
+
+Result<Captured> link_ram(const memory::GuestRam& ram, const std::string& name, StagedSnapshot& staged) {
+  VMMD_TRY(staged.link_file(kMemoryName, ram.fd(), name));
+  return Captured{CAPTURE_MODE_LINK, 0, std::nullopt};
+}
+
+Result<Captured> reflink_ram(const memory::GuestRam& ram, StagedSnapshot& staged) {
+  VMMD_ASSIGN(const int fd, staged.create_file(kMemoryName));
+  if (::ioctl(fd, FICLONE, ram.fd()) != 0) {
+    const int error = errno;
+    if (error == EXDEV || error == EOPNOTSUPP || error == EINVAL || error == ENOTTY) {
+      return fail_errno(
+          ErrorCode::Conflict, error,
+          "the filesystem cannot clone the memory file: memory file and snapshot must be on one "
+          "filesystem with reflinks (XFS, btrfs); use mode copy or link");
+    }
+    return fail_errno(ErrorCode::Internal, error, "cannot clone the memory file");
+  }
+  return Captured{CAPTURE_MODE_REFLINK, 0, std::nullopt};
+}
+
+// The cheapest that is possible, if the user left it to us. A clone leaves the VM's own file writable in
+// place and costs as little as a link; a link needs no special filesystem.
+Result<Captured> capture_ram(const memory::GuestRam& ram, const std::string& file, Mode mode,
+                             StagedSnapshot& staged, Job& job) {
+  const bool in_file = ram.backing() == memory::Backing::File;
+  if (!in_file && (mode == Mode::Link || mode == Mode::Reflink)) {
+    return fail(ErrorCode::BadRequest,
+                "mode {} needs RAM that lives in a file of its own (memory.file); use mode copy or auto",
+                mode == Mode::Link ? "link" : "reflink");
+  }
+  switch (mode) {
+    case Mode::Copy:
+      return copy_ram(ram, staged, job);
+    case Mode::Link:
+      return link_ram(ram, file, staged);
+    case Mode::Reflink:
+      return reflink_ram(ram, staged);
+    case Mode::Auto:
+      break;
+  }
+  if (in_file) {
+    if (auto linked = link_ram(ram, file, staged)) return linked;  // another filesystem: copy
+  }
+  return copy_ram(ram, staged, job);
+}
+
+Result<SnapshotManifest> describe(const vm::Machine& machine, const state::SavedState& saved,
+                                  const api::SnapshotRequest& request) {
+  SnapshotManifest manifest;
+  manifest.set_vmmd_version(std::string(kVersion));
+  manifest.set_vmmd_build(std::string(kBuild));
+  utsname host = {};
+  if (::uname(&host) == 0) manifest.set_host_kernel(host.release);
+  manifest.set_memory_size_bytes(machine.ram().size());
+  manifest.set_vp_count(static_cast<std::uint32_t>(machine.vcpus().size()));
+  for (const memory::RamRange& range : machine.ram().layout()) {
+    MemoryRange& entry = *manifest.add_memory_layout();
+    entry.set_guest_address(range.start.value);
+    entry.set_length(range.size);
+    entry.set_file_offset(range.file_offset);
+  }
+  for (const auto& [key, value] : request.labels) (*manifest.mutable_labels())[key] = value;
+  for (const state::SavedUnit& unit : saved.units()) {
+    if (unit.name() != machine.vcpus().front()->unit_name()) continue;
+    state::Vcpu vcpu;
+    if (!vcpu.ParseFromString(unit.state().value()))
+      return fail(ErrorCode::Internal, "vCPU state does not parse");
+    *manifest.mutable_cpu() = cpu_identity(vcpu);
+  }
+  return manifest;
+}
+
+}  // namespace
+
+Result<api::SnapshotResult> take_snapshot(vm::Machine& machine, const api::VmConfig& config,
+                                          const api::SnapshotRequest& request, Job& job) {
+  VMMD_ASSIGN(const auto destination, api::path_from_file_url(request.destination_url));
+  job.enter_phase("devices");
+  const auto units = machine.units();
+  VMMD_ASSIGN(state::SavedState saved, save_units(units));
+  VMMD_ASSIGN(SnapshotManifest manifest, describe(machine, saved, request));
+
+  VMMD_ASSIGN(StagedSnapshot staged, StagedSnapshot::begin(destination));
+  job.enter_phase("memory");
+  VMMD_ASSIGN(Captured captured,
+              capture_ram(machine.ram(), config.memory.file.value_or(""), request.mode, staged, job));
+  manifest.set_capture_mode(captured.mode);
+
+  VMMD_TRY(job.check());
+  job.enter_phase("sync");
+  VMMD_TRY(staged.prepare({.manifest = std::move(manifest),
+                           .state = std::move(saved),
+                           .config = api::to_json(config, true),
+                           .digests = std::move(captured.digests)}));
+  VMMD_TRY(job.check());
+  job.enter_phase("publish");
+  // The file is the snapshot's from the rename on: take our hands off it before, and for good. If the rename
+  // fails the VM goes on with private RAM, which is as correct as before.
+  if (captured.mode == CAPTURE_MODE_LINK) VMMD_TRY(machine.ram().remap_private());
+  VMMD_TRY(staged.commit());
+  return api::SnapshotResult{staged.id().to_string(), mode_name(captured.mode), captured.bytes_written};
+}
+
+}  // namespace vmmd::snapshot

@@ -1,0 +1,75 @@
+#include "daemon/snapshot/cpu_identity.h"
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace vmmd::snapshot {
+
+namespace {
+
+void append_register(std::string& text, std::uint32_t value) {
+  char bytes[sizeof value];
+  std::memcpy(bytes, &value, sizeof value);
+  text.append(bytes, sizeof value);
+}
+
+// CPUID 1 EAX (SDM vol. 2, CPUID): extended fields count only for these families.
+void set_signature(CpuIdentity& identity, std::uint32_t eax) {
+  const std::uint32_t family = (eax >> 8) & 0xF;
+  const std::uint32_t model = (eax >> 4) & 0xF;
+  identity.set_family(family == 0xF ? family + ((eax >> 20) & 0xFF) : family);
+  identity.set_model(family == 0x6 || family == 0xF ? model | ((eax >> 12) & 0xF0) : model);
+  identity.set_stepping(eax & 0xF);
+}
+
+}  // namespace
+
+CpuIdentity cpu_identity(const state::Vcpu& vcpu) {
+  CpuIdentity identity;
+  std::string brand;
+  for (const state::CpuidLeaf& leaf : vcpu.cpuid()) {
+    CpuidLeaf& copy = *identity.add_cpuid();
+    copy.set_function(leaf.function());
+    copy.set_index(leaf.index());
+    copy.set_flags(leaf.flags());
+    copy.set_eax(leaf.eax());
+    copy.set_ebx(leaf.ebx());
+    copy.set_ecx(leaf.ecx());
+    copy.set_edx(leaf.edx());
+    if (leaf.function() == 0) {
+      std::string vendor;
+      for (const std::uint32_t part : {leaf.ebx(), leaf.edx(), leaf.ecx()}) append_register(vendor, part);
+      identity.set_vendor(vendor);
+    } else if (leaf.function() == 1) {
+      set_signature(identity, leaf.eax());
+    } else if (leaf.function() >= 0x8000'0002 && leaf.function() <= 0x8000'0004) {
+      for (const std::uint32_t part : {leaf.eax(), leaf.ebx(), leaf.ecx(), leaf.edx()})
+        append_register(brand, part);
+    }
+  }
+  identity.set_brand(brand.substr(0, brand.find('\0')));
+  for (const state::Msr& msr : vcpu.msrs()) identity.add_msr_indices(msr.index());
+  identity.set_xcr0(vcpu.xcr0());
+  identity.set_tsc_khz(vcpu.tsc_khz());
+  return identity;
+}
+
+std::vector<kvm_cpuid_entry2> cpuid_of(const CpuIdentity& identity) {
+  std::vector<kvm_cpuid_entry2> entries;
+  entries.reserve(static_cast<std::size_t>(identity.cpuid_size()));
+  for (const CpuidLeaf& leaf : identity.cpuid()) {
+    kvm_cpuid_entry2 entry = {};
+    entry.function = leaf.function();
+    entry.index = leaf.index();
+    entry.flags = leaf.flags();
+    entry.eax = leaf.eax();
+    entry.ebx = leaf.ebx();
+    entry.ecx = leaf.ecx();
+    entry.edx = leaf.edx();
+    entries.push_back(entry);
+  }
+  return entries;
+}
+
+}  // namespace vmmd::snapshot

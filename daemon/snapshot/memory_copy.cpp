@@ -1,0 +1,219 @@
+#include "daemon/snapshot/memory_copy.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <functional>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "base/file.h"
+#include "daemon/snapshot/format/layout.h"
+#include "daemon/snapshot/touched.h"
+
+namespace vmmd::snapshot {
+
+namespace {
+
+using memory::kPageSize;
+
+// More threads than this find the filesystem's lock busy.
+constexpr unsigned kMaxThreads = 4;
+
+bool is_zero_page(const std::byte* page) {
+  // memcmp of a page with itself shifted by one word: vectorized in libc, and it stops at the first
+  // difference.
+  std::uint64_t first = 0;
+  std::memcpy(&first, page, sizeof first);
+  return first == 0 && std::memcmp(page, page + sizeof first, kPageSize - sizeof first) == 0;
+}
+
+// A chunk of memory.bin and which parts of it were touched.
+struct Chunk {
+  std::uint64_t index = 0;
+  std::vector<Extent> extents;
+};
+
+std::vector<Chunk> chunks_of(const std::vector<Extent>& extents) {
+  std::vector<Chunk> chunks;
+  for (Extent extent : extents) {
+    while (extent.length != 0) {
+      const std::uint64_t index = extent.offset / kChunkSize;
+      const std::uint64_t length = std::min(extent.length, (index + 1) * kChunkSize - extent.offset);
+      if (chunks.empty() || chunks.back().index != index) chunks.push_back({index, {}});
+      chunks.back().extents.push_back({extent.offset, length});
+      extent.offset += length;
+      extent.length -= length;
+    }
+  }
+  return chunks;
+}
+
+// Host addresses of flat memory. A chunk never spans two ranges: the first ends at a multiple of the chunk
+// size wherever there is a second.
+class FlatMemory {
+ public:
+  explicit FlatMemory(const memory::GuestRam& ram) : layout_(ram.layout()), regions_(ram.regions()) {}
+  [[nodiscard]] std::byte* at(std::uint64_t offset) const {
+    std::size_t i = layout_.size() - 1;
+    while (i > 0 && offset < layout_[i].file_offset) --i;
+    return regions_[i].host + (offset - layout_[i].file_offset);
+  }
+  [[nodiscard]] std::uint64_t guest_address(std::uint64_t offset) const {
+    std::size_t i = layout_.size() - 1;
+    while (i > 0 && offset < layout_[i].file_offset) --i;
+    return layout_[i].start.value + (offset - layout_[i].file_offset);
+  }
+
+ private:
+  const std::vector<memory::RamRange>& layout_;
+  std::vector<devices::GuestRegion> regions_;
+};
+
+// Runs work(chunk) for all of them on several threads; the first error stops all.
+Status for_each_chunk(const std::vector<Chunk>& chunks, const Job& job,
+                      const std::function<Status(const Chunk&)>& work) {
+  std::atomic<std::size_t> next = 0;
+  std::atomic<bool> failed = false;
+  std::mutex mutex;
+  Status result;
+  const auto worker = [&] {
+    while (!failed.load(std::memory_order_relaxed)) {
+      const std::size_t i = next.fetch_add(1, std::memory_order_relaxed);
+      if (i >= chunks.size()) return;
+      Status status = job.check();
+      if (status) status = work(chunks[i]);
+      if (!status && !failed.exchange(true)) {
+        const std::lock_guard lock(mutex);
+        result = std::move(status);
+      }
+    }
+  };
+  {
+    const unsigned cpus = std::clamp(std::thread::hardware_concurrency(), 1U, kMaxThreads);
+    const std::size_t extra = std::min<std::size_t>(cpus, chunks.size());
+    std::vector<std::jthread> threads;
+    for (std::size_t i = 1; i < extra; ++i) threads.emplace_back(worker);
+    worker();
+  }
+  return result;
+}
+
+class Writer {
+ public:
+  Writer(const memory::GuestRam& ram, int fd, MemoryDigests& digests, Job& job)
+      : memory_(ram), fd_(fd), digests_(digests), job_(job) {}
+
+  Status write(const Chunk& chunk) {
+    bool empty = true;
+    for (const Extent& extent : chunk.extents) {
+      VMMD_ASSIGN(const std::uint64_t bytes, write_extent(extent));
+      empty = empty && bytes == 0;
+      written_.fetch_add(bytes, std::memory_order_relaxed);
+      job_.add_done(extent.length);
+    }
+    if (empty) return {};
+    set_digest(chunk);
+    // Start writing back now; errors show at fsync.
+    ::sync_file_range(fd_, static_cast<off_t>(chunk.index * kChunkSize), kChunkSize, SYNC_FILE_RANGE_WRITE);
+    return {};
+  }
+  [[nodiscard]] std::uint64_t written() const { return written_.load(); }
+
+ private:
+  // Runs of pages that are not zero.
+  Result<std::uint64_t> write_extent(const Extent& extent) {
+    const std::byte* host = memory_.at(extent.offset);
+    std::uint64_t written = 0;
+    std::uint64_t at = 0;
+    while (at < extent.length) {
+      if (is_zero_page(host + at)) {
+        at += kPageSize;
+        continue;
+      }
+      std::uint64_t end = at + kPageSize;
+      while (end < extent.length && !is_zero_page(host + end)) end += kPageSize;
+      VMMD_TRY(write_all_at(fd_, {host + at, end - at}, extent.offset + at, "memory.bin"));
+      written += end - at;
+      at = end;
+    }
+    return written;
+  }
+
+  void set_digest(const Chunk& chunk) {
+    const std::uint64_t start = chunk.index * kChunkSize;
+    const std::uint64_t length = digests_.chunk_length(chunk.index);
+    if (chunk.extents.size() == 1 && chunk.extents.front().length == length) {
+      digests_.add(chunk.index, {memory_.at(start), length});
+      return;
+    }
+    Hasher hasher;  // what was not touched is zero: no need to look, looking would fault it in
+    std::uint64_t at = start;
+    for (const Extent& extent : chunk.extents) {
+      hasher.add_zeros(extent.offset - at);
+      hasher.add({memory_.at(extent.offset), extent.length});
+      at = extent.offset + extent.length;
+    }
+    hasher.add_zeros(start + length - at);
+    digests_.set(chunk.index, hasher.finish());
+  }
+
+  FlatMemory memory_;
+  int fd_;
+  MemoryDigests& digests_;
+  Job& job_;
+  std::atomic<std::uint64_t> written_ = 0;
+};
+
+}  // namespace
+
+Result<std::uint64_t> copy_memory_out(const memory::GuestRam& ram, int fd, MemoryDigests& digests, Job& job) {
+  VMMD_ASSIGN(const std::vector<Extent> extents, touched_extents(ram));
+  job.set_total(total_length(extents));
+  if (::ftruncate(fd, static_cast<off_t>(ram.size())) != 0) {
+    return fail_errno(ErrorCode::Internal, errno, "cannot size memory.bin to {} bytes", ram.size());
+  }
+  Writer writer(ram, fd, digests, job);
+  VMMD_TRY(for_each_chunk(chunks_of(extents), job, [&](const Chunk& chunk) { return writer.write(chunk); }));
+  return writer.written();
+}
+
+Status copy_memory_in(int fd, const memory::GuestRam& ram, const MemoryDigests* digests, Job& job) {
+  VMMD_ASSIGN(const std::vector<Extent> extents, data_extents(fd, ram.size()));
+  job.set_total(total_length(extents));
+  const FlatMemory memory(ram);
+  const std::vector<Chunk> chunks = chunks_of(extents);
+  if (digests != nullptr) {
+    // A chunk that is all hole is not read below, so its digest must say that it was all zeros.
+    auto data = chunks.begin();
+    for (std::uint64_t index = 0; index < digests->chunk_count(); ++index) {
+      if (data != chunks.end() && data->index == index) {
+        ++data;
+      } else if (!digests->is_zero(index)) {
+        return fail(ErrorCode::BadRequest,
+                    "memory.bin is damaged: a hole at guest address {:#x} was data when saved",
+                    memory.guest_address(index * kChunkSize));
+      }
+    }
+  }
+  return for_each_chunk(chunks, job, [&](const Chunk& chunk) -> Status {
+    for (const Extent& extent : chunk.extents) {
+      VMMD_TRY(read_exact_at(fd, {memory.at(extent.offset), extent.length}, extent.offset, "memory.bin"));
+      job.add_done(extent.length);
+    }
+    if (digests == nullptr) return {};
+    const std::uint64_t start = chunk.index * kChunkSize;
+    if (digests->matches(chunk.index, {memory.at(start), digests->chunk_length(chunk.index)})) return {};
+    return fail(ErrorCode::BadRequest,
+                "memory.bin is damaged: {} bytes at guest address {:#x} are not what was saved",
+                digests->chunk_length(chunk.index), memory.guest_address(start));
+  });
+}
+
+}  // namespace vmmd::snapshot

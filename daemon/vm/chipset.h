@@ -1,0 +1,78 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "api/config.h"
+#include "base/result.h"
+#include "daemon/kvm/vm_fd.h"
+#include "daemon/memory/guest_ram.h"
+#include "daemon/vm/host_side.h"
+#include "daemon/vm/irq.h"
+#include "devices/bus.h"
+#include "devices/chipset/acpi_pm_timer.h"
+#include "devices/chipset/acpi_power.h"
+#include "devices/chipset/cmos_rtc.h"
+#include "devices/chipset/debug_port.h"
+#include "devices/chipset/generic_event_device.h"
+#include "devices/chipset/i8042.h"
+#include "devices/chipset/ioapic.h"
+#include "devices/chipset/power.h"
+#include "devices/chipset/serial16550.h"
+#include "devices/chipset/vmgenid.h"
+#include "devices/pci/pci_root.h"
+
+namespace vmmd::vm {
+
+/// The machine's devices and its two buses, built from configuration and wired together. This is the one
+/// place that knows which device sits where: a new device is a member, a line in map_devices() or in build(),
+/// and an entry in units().
+///
+/// Members are in order of construction; destruction runs backwards, so a device goes before what it is wired
+/// to. vCPUs and the device loop's work use them: the former are gone before, the host side outlives this
+/// object.
+class Chipset {
+ public:
+  static Result<std::unique_ptr<Chipset>> build(const api::VmConfig& config, const kvm::VmFd& vm,
+                                                const devices::GuestMemory& memory,
+                                                const memory::GuestRam& ram, HostSide& host,
+                                                devices::Clock& clock, devices::PowerSink& power);
+  Chipset(const Chipset&) = delete;
+  Chipset& operator=(const Chipset&) = delete;
+
+  [[nodiscard]] const devices::Bus& ports() const { return ports_; }
+  [[nodiscard]] const devices::Bus& mmio() const { return mmio_; }
+  [[nodiscard]] devices::Ioapic& ioapic() { return ioapic_; }
+  [[nodiscard]] devices::GenericEventDevice& event_device() { return event_device_; }
+  [[nodiscard]] devices::CmosRtc& rtc() { return rtc_; }
+  [[nodiscard]] devices::VmGenId& generation_id() { return generation_id_; }
+  [[nodiscard]] bool has_serial() const { return serial_ != nullptr; }
+
+  /// Everything with state. Restored in this order: the IOAPIC comes last, because it re-sends what is
+  /// asserted.
+  [[nodiscard]] std::vector<devices::StateUnit*> units();
+
+ private:
+  Chipset(const kvm::VmFd& vm, const devices::GuestMemory& memory, const memory::GuestRam& ram,
+          devices::Clock& clock, devices::PowerSink& power);
+  Status map_devices();
+  Status add_consoles(const api::VmConfig& config, HostSide& host);
+
+  devices::Bus ports_{"port", 0x10000};
+  devices::Bus mmio_{"mmio"};
+  KvmMsiSink msi_;
+  KvmRoutes routes_;
+  devices::Ioapic ioapic_;
+  devices::GenericEventDevice event_device_;
+  devices::VmGenId generation_id_;
+  devices::CmosRtc rtc_;
+  devices::I8042 i8042_;
+  devices::AcpiPower acpi_power_;
+  devices::AcpiPmTimer pm_timer_;
+  devices::PostCodePort post_code_;
+  devices::PciRoot pci_;
+  std::unique_ptr<devices::Serial16550> serial_;
+  std::unique_ptr<devices::DebugConsole> debug_console_;
+};
+
+}  // namespace vmmd::vm

@@ -1,0 +1,57 @@
+#include "daemon/vm/host_side.h"
+
+#include <chrono>
+#include <optional>
+#include <utility>
+
+#include "daemon/chardev/factory.h"
+
+namespace vmmd::vm {
+
+namespace {
+
+constexpr std::chrono::milliseconds kDrainLimit{500};
+
+chardev::CharConfig char_config(api::ConsoleMode mode, const std::optional<std::string>& file,
+                                const std::optional<std::string>& socket) {
+  using chardev::CharMode;
+  switch (mode) {
+    case api::ConsoleMode::Off:
+      return {CharMode::Off, {}};
+    case api::ConsoleMode::Null:
+      return {CharMode::Null, {}};
+    case api::ConsoleMode::Tty:
+      return {CharMode::Tty, {}};
+    case api::ConsoleMode::Pty:
+      return {CharMode::Pty, {}};
+    case api::ConsoleMode::File:
+      return {CharMode::File, file.value_or("")};
+    case api::ConsoleMode::Socket:
+      return {CharMode::Socket, socket.value_or("")};
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config) {
+  std::unique_ptr<HostSide> host(new HostSide);
+  VMMD_TRY(host->loop_.start());
+  const api::SerialConfig& serial = config.serial;
+  auto backend =
+      chardev::make_char_backend(char_config(serial.mode, serial.file, serial.socket), host->loop_);
+  if (!backend) return wrap(std::move(backend).error(), "cannot open the serial port's host side");
+  host->serial_ = std::move(*backend);
+  const api::DebugConsoleConfig& debug = config.debug_console;
+  auto console = chardev::make_char_backend(char_config(debug.mode, debug.file, std::nullopt), host->loop_);
+  if (!console) return wrap(std::move(console).error(), "cannot open the debug console's host side");
+  host->debug_console_ = std::move(*console);
+  return host;
+}
+
+void HostSide::drain_output() {
+  if (serial_) serial_->drain(kDrainLimit);
+  if (debug_console_) debug_console_->drain(kDrainLimit);
+}
+
+}  // namespace vmmd::vm

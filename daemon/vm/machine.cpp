@@ -1,0 +1,227 @@
+#include "daemon/vm/machine.h"
+
+#include <fcntl.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/file.h"
+#include "daemon/x86/acpi/tables.h"
+#include "daemon/x86/cpuid.h"
+#include "daemon/x86/loader.h"
+#include "daemon/x86/msr.h"
+
+namespace vmmd::vm {
+
+namespace {
+
+// LAPIC registers (SDM vol. 3, table 11-1) and delivery modes of their local vectors.
+constexpr std::size_t kLapicLint0 = 0x350;
+constexpr std::size_t kLapicLint1 = 0x360;
+constexpr std::uint32_t kDeliverExtInt = 7U << 8;
+constexpr std::uint32_t kDeliverNmi = 4U << 8;
+
+x86::CpuModel cpu_model(const api::CpusConfig& config, const kvm::Kvm& kvm) {
+  x86::CpuModel model;
+  model.vcpus = config.boot_vcpus;
+  model.max_phys_bits = std::min(config.max_phys_bits, x86::host_phys_bits(kvm.supported_cpuid()));
+  model.nested = config.nested;
+  model.brand = x86::host_cpu_brand();
+  if (config.topology) {
+    model.topology = x86::CpuTopology{config.topology->threads_per_core, config.topology->cores_per_die,
+                                      config.topology->dies_per_package, config.topology->packages};
+  }
+  return model;
+}
+
+// LINT0 takes a PIC's interrupts and LINT1 NMIs, as the MADT says.
+Status wire_local_interrupts(const kvm::VcpuFd& vcpu) {
+  VMMD_ASSIGN(auto lapic, (vcpu.get<KVM_GET_LAPIC, kvm_lapic_state>("KVM_GET_LAPIC")));
+  std::memcpy(lapic.regs + kLapicLint0, &kDeliverExtInt, sizeof kDeliverExtInt);
+  std::memcpy(lapic.regs + kLapicLint1, &kDeliverNmi, sizeof kDeliverNmi);
+  return vcpu.set<KVM_SET_LAPIC>(lapic, "KVM_SET_LAPIC");
+}
+
+struct OpenBootFiles {
+  UniqueFd kernel;
+  UniqueFd initramfs;
+  x86::BootFiles files;
+};
+
+Result<OpenBootFiles> open_boot_files(const api::PayloadConfig& payload) {
+  OpenBootFiles open;
+  if (!payload.kernel)
+    return fail(ErrorCode::BadRequest, "payload.kernel is not given: there is nothing to boot");
+  VMMD_ASSIGN(open.kernel, open_file(*payload.kernel, O_RDONLY | O_NONBLOCK));
+  open.files.kernel_fd = open.kernel.get();
+  open.files.kernel_name = *payload.kernel;
+  if (payload.initramfs) {
+    VMMD_ASSIGN(open.initramfs, open_file(*payload.initramfs, O_RDONLY | O_NONBLOCK));
+    open.files.initramfs_fd = open.initramfs.get();
+    open.files.initramfs_name = *payload.initramfs;
+  }
+  open.files.cmdline = payload.cmdline.value_or("");
+  return open;
+}
+
+}  // namespace
+
+Machine::Machine(std::shared_ptr<const kvm::Kvm> kvm, kvm::VmFd vm, memory::GuestRam ram, HostSide& host)
+    : kvm_(std::move(kvm)),
+      ram_(std::move(ram)),
+      vm_(std::move(vm)),
+      memory_(ram_.regions()),
+      host_(host),
+      clock_(host.loop()) {}
+
+Machine::~Machine() {
+  // Stop the guest first, so that its last output can be drained.
+  vcpus_.clear();
+  host_.drain_output();
+}
+
+Result<std::unique_ptr<Machine>> Machine::create(std::shared_ptr<const kvm::Kvm> kvm,
+                                                 const api::VmConfig& config, memory::GuestRam ram,
+                                                 HostSide& host, MachineListener& listener) {
+  if (config.cpus.boot_vcpus > kvm->max_vcpus()) {
+    return fail(ErrorCode::BadRequest, "{} vCPUs are configured, this host's KVM allows {}",
+                config.cpus.boot_vcpus, kvm->max_vcpus());
+  }
+  VMMD_ASSIGN(kvm::VmFd vm, kvm::VmFd::create(kvm));
+  std::unique_ptr<Machine> machine(new Machine(std::move(kvm), std::move(vm), std::move(ram), host));
+  VMMD_TRY(machine->set_up_memory());
+  VMMD_ASSIGN(machine->chipset_, Chipset::build(config, machine->vm_, machine->memory_, machine->ram_, host,
+                                                machine->clock_, listener));
+  VMMD_TRY(machine->create_vcpus(config, listener));
+  machine->time_ = std::make_unique<TimeUnit>(machine->vm_, machine->clock_, machine->vcpus_);
+  return machine;
+}
+
+Status Machine::set_up_memory() const {
+  unsigned slot = 0;
+  for (const devices::GuestRegion& region : memory_.regions())
+    VMMD_TRY(vm_.set_memory_region(slot++, region));
+  return {};
+}
+
+Status Machine::create_vcpus(const api::VmConfig& config, VcpuListener& listener) {
+  const x86::CpuModel model = cpu_model(config.cpus, *kvm_);
+  VMMD_TRY(x86::check_cpu_model(model));
+  shared_.reset(new Vcpu::Shared{chipset_->ports(), chipset_->mmio(), chipset_->ioapic(), listener, *kvm_,
+                                 x86::saved_msr_indices(kvm_->msr_indices())});
+  for (unsigned i = 0; i < model.vcpus; ++i) {
+    VMMD_ASSIGN(kvm::VcpuFd fd, kvm::VcpuFd::create(vm_, x86::apic_id_of(i, model)));
+    vcpus_.push_back(std::make_unique<Vcpu>(i, std::move(fd), *shared_));
+  }
+  affinity_.resize(model.vcpus);
+  for (const api::CpuAffinity& affinity : config.cpus.affinity) {
+    if (affinity.vcpu < model.vcpus) affinity_[affinity.vcpu] = affinity.host_cpus;
+  }
+  return {};
+}
+
+Status Machine::boot(const api::VmConfig& config) {
+  VMMD_ASSIGN(const OpenBootFiles open, open_boot_files(config.payload));
+  devices::VmGenId::Id id{};
+  if (::getrandom(id.data(), id.size(), 0) != static_cast<ssize_t>(id.size())) {
+    return fail_errno(ErrorCode::Internal, errno, "cannot draw a VM generation id");
+  }
+  const devices::GuestAddress id_address(x86::kVmGenIdAddress);
+  VMMD_TRY(chipset_->generation_id().place(id_address, id));
+
+  const x86::CpuModel model = cpu_model(config.cpus, *kvm_);
+  x86::AcpiConfig acpi;
+  for (unsigned i = 0; i < model.vcpus; ++i) acpi.apic_ids.push_back(x86::apic_id_of(i, model));
+  acpi.ram = ram_.layout();
+  acpi.max_phys_bits = model.max_phys_bits;
+  acpi.serial = chipset_->has_serial();
+  acpi.rtc = true;
+  acpi.vmgenid = id_address;
+  VMMD_ASSIGN(const devices::GuestAddress rsdp, x86::write_acpi_tables(memory_, acpi));
+  VMMD_ASSIGN(const x86::LoadedKernel kernel, x86::load_kernel(memory_, ram_.layout(), open.files, rsdp));
+
+  VMMD_TRY(set_boot_state(config));
+  const kvm::VcpuFd& boot_processor = vcpus_.front()->fd();
+  VMMD_ASSIGN(auto sregs, (boot_processor.get<KVM_GET_SREGS, kvm_sregs>("KVM_GET_SREGS")));
+  kvm_regs regs = {};
+  VMMD_TRY(x86::set_boot_registers(kernel, memory_, regs, sregs));
+  VMMD_TRY(boot_processor.set<KVM_SET_SREGS>(sregs, "KVM_SET_SREGS"));
+  return boot_processor.set<KVM_SET_REGS>(regs, "KVM_SET_REGS");
+}
+
+// What every vCPU needs before its first instruction, whatever is booted.
+Status Machine::set_boot_state(const api::VmConfig& config) {
+  x86::CpuModel model = cpu_model(config.cpus, *kvm_);
+  if (const std::uint32_t khz = vcpus_.front()->fd().tsc_khz(); khz != 0) model.tsc_khz = khz;
+  VMMD_ASSIGN(const auto cpuid, x86::CpuidTemplate::build(kvm_->supported_cpuid(), model));
+  const std::vector<kvm_msr_entry> msrs = x86::boot_msrs();
+  for (const auto& vcpu : vcpus_) {
+    VMMD_TRY(vcpu->set_cpuid(cpuid.for_vcpu(vcpu->index())));
+    std::vector<std::uint32_t> refused;
+    VMMD_TRY(vcpu->fd().set_msrs(msrs, refused));
+    for (const std::uint32_t index : refused) {
+      if (!x86::is_optional_msr(index))
+        return fail(ErrorCode::Internal, "KVM refuses to set MSR {:#x}", index);
+    }
+    VMMD_TRY(wire_local_interrupts(vcpu->fd()));
+  }
+  return {};
+}
+
+Status Machine::start_threads() {
+  for (const auto& vcpu : vcpus_) VMMD_TRY(vcpu->start(affinity_[vcpu->index()]));
+  threads_started_ = true;
+  return {};
+}
+
+Status Machine::resume() {
+  if (!threads_started_) VMMD_TRY(start_threads());
+  VMMD_TRY(time_->start());
+  chipset_->rtc().resync();
+  for (const auto& vcpu : vcpus_) vcpu->unpark();
+  return {};
+}
+
+Status Machine::pause() {
+  for (const auto& vcpu : vcpus_) vcpu->park();
+  for (const auto& vcpu : vcpus_) vcpu->wait_parked();
+  if (auto stopped = time_->stop(); !stopped) {
+    for (const auto& vcpu : vcpus_) vcpu->unpark();
+    return stopped;
+  }
+  return {};
+}
+
+// KVM takes an NMI only for a vCPU that is not in KVM_RUN: leave it for a moment. Guest time runs on.
+Status Machine::inject_nmi() {
+  for (const auto& vcpu : vcpus_) vcpu->park();
+  Status status;
+  for (const auto& vcpu : vcpus_) {
+    vcpu->wait_parked();
+    if (status) status = vcpu->fd().call(KVM_NMI, nullptr, "KVM_NMI");
+  }
+  for (const auto& vcpu : vcpus_) vcpu->unpark();
+  return status;
+}
+
+std::vector<devices::StateUnit*> Machine::units() {
+  std::vector<devices::StateUnit*> units{time_.get()};
+  for (const auto& vcpu : vcpus_) units.push_back(vcpu.get());
+  for (devices::StateUnit* unit : chipset_->units()) units.push_back(unit);
+  return units;
+}
+
+api::Counters Machine::counters() const {
+  api::Counters counters;
+  for (const auto& vcpu : vcpus_) counters[std::string(vcpu->unit_name())] = vcpu->counters();
+  for (const devices::StateUnit* unit : chipset_->units()) {
+    if (auto values = unit->counters(); !values.empty())
+      counters[std::string(unit->unit_name())] = std::move(values);
+  }
+  return counters;
+}
+
+}  // namespace vmmd::vm

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "api/types.h"
+#include "daemon/kvm/vm_fd.h"
+#include "daemon/loop/vm_clock.h"
+#include "daemon/memory/guest_ram.h"
+#include "daemon/vm/chipset.h"
+#include "daemon/vm/time_unit.h"
+#include "daemon/vm/vcpu.h"
+#include "devices/guest_memory.h"
+
+namespace vmmd::vm {
+
+/// What a machine tells its owner, on vCPU threads: implementations only queue.
+class MachineListener : public VcpuListener, public devices::PowerSink {};
+
+/// One virtual machine on KVM: RAM, devices, vCPUs, wired and parked.
+///
+/// create() makes it cold; then either boot() fills it from a kernel or restore_units() from a snapshot; then
+/// resume(). pause() and resume() may go on for ever. Not thread-safe: it belongs to the VM thread.
+class Machine {
+ public:
+  /// Everything but the guest's state: the ioctls in the order that costs least (memory slots before vCPUs).
+  /// Does not start a vCPU thread.
+  static Result<std::unique_ptr<Machine>> create(std::shared_ptr<const kvm::Kvm> kvm,
+                                                 const api::VmConfig& config, memory::GuestRam ram,
+                                                 HostSide& host, MachineListener& listener);
+  ~Machine();
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  /// Loads kernel, initramfs, command line and ACPI tables, and sets the boot processor's registers.
+  Status boot(const api::VmConfig& config);
+
+  /// Lets the guest run. Guest time goes on where it stopped.
+  Status resume();
+  /// Stops the guest between two instructions and guest time with it. Returns when every vCPU is parked.
+  Status pause();
+
+  void power_button() { chipset_->event_device().power_button(); }
+  /// Injects an NMI into every vCPU of a running machine.
+  Status inject_nmi();
+
+  /// Every unit with state, in the order of restoring. The machine is paused.
+  [[nodiscard]] std::vector<devices::StateUnit*> units();
+  [[nodiscard]] TimeUnit& time() { return *time_; }
+  [[nodiscard]] Chipset& chipset() { return *chipset_; }
+  [[nodiscard]] memory::GuestRam& ram() { return ram_; }
+  [[nodiscard]] const memory::GuestRam& ram() const { return ram_; }
+  [[nodiscard]] const std::vector<std::unique_ptr<Vcpu>>& vcpus() const { return vcpus_; }
+  [[nodiscard]] const kvm::Kvm& kvm() const { return *kvm_; }
+  /// The vCPUs' and devices' counters. Any thread, while the machine exists.
+  [[nodiscard]] api::Counters counters() const;
+
+ private:
+  Machine(std::shared_ptr<const kvm::Kvm> kvm, kvm::VmFd vm, memory::GuestRam ram, HostSide& host);
+  Status set_up_memory() const;
+  Status create_vcpus(const api::VmConfig& config, VcpuListener& listener);
+  Status set_boot_state(const api::VmConfig& config);
+  Status start_threads();
+
+  // In order of construction; destroyed backwards: vCPU threads first, then devices, then KVM, RAM last.
+  std::shared_ptr<const kvm::Kvm> kvm_;
+  memory::GuestRam ram_;
+  kvm::VmFd vm_;
+  devices::GuestMemory memory_;
+  HostSide& host_;
+  loop::VmClock clock_;
+  std::unique_ptr<Chipset> chipset_;
+  std::unique_ptr<Vcpu::Shared> shared_;
+  std::unique_ptr<TimeUnit> time_;
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+  std::vector<std::vector<unsigned>> affinity_;  // per vCPU: host CPUs, empty = any
+  bool threads_started_ = false;
+};
+
+}  // namespace vmmd::vm

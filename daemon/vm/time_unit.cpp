@@ -1,0 +1,123 @@
+#include "daemon/vm/time_unit.h"
+
+#include <time.h>
+
+#include "daemon/x86/msr.h"
+#include "proto/state.pb.h"
+
+namespace vmmd::vm {
+
+namespace {
+
+constexpr std::string_view kUnitName = "vm";
+
+std::uint64_t wall_clock_ns() {
+  timespec now = {};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+Result<std::uint64_t> read_msr(const kvm::VcpuFd& vcpu, std::uint32_t index) {
+  const std::uint32_t indices[] = {index};
+  VMMD_ASSIGN(const auto entries, vcpu.get_msrs(indices));
+  if (entries.empty()) return fail(ErrorCode::Internal, "MSR {:#x} cannot be read", index);
+  return entries.front().data;
+}
+
+// A deadline was armed against the old TSC: written again it is armed against the new one.
+Status rearm_deadline(const kvm::VcpuFd& vcpu) {
+  const auto deadline = read_msr(vcpu, x86::kMsrTscDeadline);
+  if (!deadline || *deadline == 0) return {};
+  std::vector<std::uint32_t> refused;
+  const kvm_msr_entry entry = {x86::kMsrTscDeadline, 0, *deadline};
+  return vcpu.set_msrs({&entry, 1}, refused);
+}
+
+std::uint64_t to_ticks(std::uint64_t ns, std::uint32_t khz) {
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<std::uint64_t>(static_cast<Wide>(ns) * khz / 1'000'000);
+}
+
+}  // namespace
+
+TimeUnit::TimeUnit(const kvm::VmFd& vm, loop::VmClock& clock, const std::vector<std::unique_ptr<Vcpu>>& vcpus)
+    : vm_(vm), clock_(clock), vcpus_(vcpus) {}
+
+Status TimeUnit::stop() {
+  clock_.freeze();
+  VMMD_ASSIGN(const kvm_clock_data clock, vm_.get_clock());
+  state_ = {clock.clock, wall_clock_ns(), clock_.monotonic_ns()};
+  VMMD_ASSIGN(stopped_tsc_, read_msr(vcpus_.front()->fd(), x86::kMsrTsc));
+  stopped_ = true;
+  return {};
+}
+
+Status TimeUnit::start() {
+  if (stopped_) {
+    std::uint64_t skip_ns = 0;
+    if (catch_up_ && state_.realtime_ns != 0) {
+      const std::uint64_t now = wall_clock_ns();
+      skip_ns = now > state_.realtime_ns ? now - state_.realtime_ns : 0;
+    }
+    kvm_clock_data clock = {};
+    clock.clock = state_.kvmclock_ns + skip_ns;
+    VMMD_TRY(vm_.set_clock(clock));
+    VMMD_TRY(shift_tscs(skip_ns));
+    clock_.set_monotonic_ns(state_.guest_monotonic_ns + skip_ns);
+    // Tells the guest's watchdogs that it was stopped. EINVAL: this guest has no kvmclock, and needs no
+    // telling.
+    for (const auto& vcpu : vcpus_) {
+      static_cast<void>(kvm::retrying_ioctl(vcpu->fd().fd(), KVM_KVMCLOCK_CTRL, nullptr));
+    }
+    stopped_ = false;
+    catch_up_ = false;
+  }
+  clock_.thaw();
+  return {};
+}
+
+// KVM's TSCs ran on while the VM was stopped: takes that back, and adds what is to be skipped. All vCPUs move
+// by the same number of ticks, so that they stay in step. Without the attribute (KVM before 5.16) they run
+// on.
+Status TimeUnit::shift_tscs(std::uint64_t skip_ns) {
+  if (!vcpus_.front()->fd().has_tsc_offset()) return {};
+  VMMD_ASSIGN(const std::uint64_t now, read_msr(vcpus_.front()->fd(), x86::kMsrTsc));
+  const std::uint64_t forward = to_ticks(skip_ns, vcpus_.front()->fd().tsc_khz());
+  const std::uint64_t change = stopped_tsc_ + forward - now;  // modulo 2^64, as the offset itself
+  for (const auto& vcpu : vcpus_) {
+    VMMD_ASSIGN(const std::uint64_t offset, vcpu->fd().get_tsc_offset());
+    VMMD_TRY(vcpu->fd().set_tsc_offset(offset + change));
+    VMMD_TRY(rearm_deadline(vcpu->fd()));
+  }
+  return {};
+}
+
+Status TimeUnit::finish_restore(bool catch_up_with_wall_clock) {
+  VMMD_ASSIGN(stopped_tsc_, read_msr(vcpus_.front()->fd(), x86::kMsrTsc));
+  catch_up_ = catch_up_with_wall_clock;
+  return {};
+}
+
+std::string_view TimeUnit::unit_name() const {
+  return kUnitName;
+}
+
+Result<devices::UnitState> TimeUnit::save() const {
+  if (!stopped_) return fail(ErrorCode::WrongState, "unit vm: time is running");
+  state::VirtualMachine message;
+  message.set_kvmclock_ns(state_.kvmclock_ns);
+  message.set_realtime_ns(state_.realtime_ns);
+  message.set_guest_monotonic_ns(state_.guest_monotonic_ns);
+  return devices::pack_state(message);
+}
+
+Status TimeUnit::restore(const devices::UnitState& unit) {
+  state::VirtualMachine message;
+  VMMD_TRY(devices::unpack_state(unit, kUnitName, 1, message));
+  state_ = {message.kvmclock_ns(), message.realtime_ns(), message.guest_monotonic_ns()};
+  stopped_ = true;
+  clock_.set_monotonic_ns(state_.guest_monotonic_ns);
+  return {};
+}
+
+}  // namespace vmmd::vm

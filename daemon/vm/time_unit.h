@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "daemon/kvm/vm_fd.h"
+#include "daemon/loop/vm_clock.h"
+#include "daemon/vm/vcpu.h"
+#include "devices/state_unit.h"
+
+namespace vmmd::vm {
+
+/// The guest's time, stopped and started as a whole: kvmclock, the TSCs and the devices' clock.
+///
+/// While the VM is paused all three stand still: at resume each goes on from the value at which it stopped,
+/// so that a guest's monotonic time does not jump whichever of them it uses. After a restore with `realtime`
+/// all three are moved forward by the time that passed on the host's wall clock since the snapshot, so that
+/// the guest's wall clock is right.
+class TimeUnit final : public devices::StateUnit {
+ public:
+  TimeUnit(const kvm::VmFd& vm, loop::VmClock& clock, const std::vector<std::unique_ptr<Vcpu>>& vcpus);
+
+  /// vCPUs are parked: notes where time stands.
+  Status stop();
+  /// vCPUs are still parked: time goes on from there.
+  Status start();
+
+  /// After restore() of all units: notes the TSC that the vCPUs got. With `catch_up_with_wall_clock` the next
+  /// start() lets the time pass that has passed on the host's wall clock since the snapshot.
+  Status finish_restore(bool catch_up_with_wall_clock);
+
+  [[nodiscard]] std::string_view unit_name() const override;
+  [[nodiscard]] Result<devices::UnitState> save() const override;
+  /// Before the devices' restore(): they arm timers against the clock that this sets.
+  Status restore(const devices::UnitState& state) override;
+  void reset() override {}
+
+ private:
+  struct State {
+    std::uint64_t kvmclock_ns = 0;
+    std::uint64_t realtime_ns = 0;  // host's wall clock when time stopped; 0 = unknown
+    std::uint64_t guest_monotonic_ns = 0;
+  };
+  Status shift_tscs(std::uint64_t skip_ns);
+
+  const kvm::VmFd& vm_;
+  loop::VmClock& clock_;
+  const std::vector<std::unique_ptr<Vcpu>>& vcpus_;
+  State state_;
+  bool stopped_ = false;  // state_ and stopped_tsc_ are from a stop() or restore(), not yet used by start()
+  std::uint64_t stopped_tsc_ = 0;  // vCPU 0's TSC at the stop
+  bool catch_up_ = false;
+};
+
+}  // namespace vmmd::vm

@@ -1,0 +1,228 @@
+#include "daemon/vm/vcpu.h"
+
+#include <sched.h>
+#include <signal.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "daemon/kvm/vcpu_state.h"
+#include "daemon/x86/msr.h"
+
+namespace vmmd::vm {
+
+namespace {
+
+// Realtime signals are queued, so a kick never merges with somebody else's signal.
+int kick_signal() {
+  return SIGRTMIN;
+}
+
+void install_kick_handler() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    struct sigaction action = {};
+    action.sa_handler = [](int) {};  // being interrupted is all that is wanted; no SA_RESTART
+    sigaction(kick_signal(), &action, nullptr);
+  });
+}
+
+bool is_bus_width(unsigned length) {
+  return length == 1 || length == 2 || length == 4 || length == 8;
+}
+
+// One access of a vCPU, in guest byte order (little endian, as the host's).
+void access(const devices::Bus& bus, std::uint64_t address, std::uint8_t* data, unsigned width, bool write) {
+  std::uint64_t value = 0;
+  if (write) {
+    std::memcpy(&value, data, width);
+    bus.write(address, width, value);
+  } else {
+    value = bus.read(address, width);
+    std::memcpy(data, &value, width);
+  }
+}
+
+}  // namespace
+
+Vcpu::Vcpu(unsigned index, kvm::VcpuFd fd, const Shared& shared)
+    : index_(index), name_(fmt::format("vcpu{}", index)), fd_(std::move(fd)), shared_(shared) {}
+
+Vcpu::~Vcpu() {
+  if (!thread_.joinable()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    wish_ = Wish::Stop;
+    set_immediate_exit(true);
+    if (!parked_) kick();
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+Status Vcpu::start(const std::vector<unsigned>& host_cpus) {
+  install_kick_handler();
+  for (const unsigned cpu : host_cpus) {
+    if (cpu >= CPU_SETSIZE) return fail(ErrorCode::BadRequest, "host CPU {} does not exist", cpu);
+  }
+  // The new thread inherits a mask that blocks everything but the kick: signals are the API thread's
+  // business.
+  sigset_t mask;
+  sigset_t before;
+  sigfillset(&mask);
+  sigdelset(&mask, kick_signal());
+  pthread_sigmask(SIG_SETMASK, &mask, &before);
+  thread_ = std::thread([this, host_cpus] { thread_main(host_cpus); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return {};
+}
+
+Status Vcpu::set_cpuid(std::vector<kvm_cpuid_entry2> entries) {
+  VMMD_TRY(fd_.set_cpuid(entries));
+  cpuid_ = std::move(entries);
+  return {};
+}
+
+void Vcpu::set_immediate_exit(bool on) {
+  std::atomic_ref<std::uint8_t>(fd_.run_page().immediate_exit).store(on ? 1 : 0, std::memory_order_seq_cst);
+}
+
+void Vcpu::kick() {
+  pthread_kill(thread_.native_handle(), kick_signal());
+}
+
+void Vcpu::park() {
+  const std::lock_guard lock(mutex_);
+  if (wish_ != Wish::Run) return;
+  wish_ = Wish::Park;
+  set_immediate_exit(true);
+  if (!parked_ && thread_.joinable()) kick();
+}
+
+void Vcpu::wait_parked() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return parked_; });
+}
+
+void Vcpu::unpark() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (wish_ != Wish::Park || stopped_) return;
+    wish_ = Wish::Run;
+    set_immediate_exit(false);
+    // Counts as running from here on, so that a park() right behind waits for the thread to have noticed.
+    parked_ = !thread_.joinable();
+  }
+  changed_.notify_all();
+}
+
+void Vcpu::thread_main(const std::vector<unsigned>& host_cpus) {
+  pthread_setname_np(pthread_self(), name_.c_str());
+  if (!host_cpus.empty()) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    for (const unsigned cpu : host_cpus) CPU_SET(cpu, &set);
+    sched_setaffinity(0, sizeof set, &set);  // validated with the configuration
+  }
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      if (wish_ == Wish::Park || stopped_) {
+        parked_ = true;
+        changed_.notify_all();
+        changed_.wait(lock, [this] { return wish_ == Wish::Stop || (wish_ == Wish::Run && !stopped_); });
+      }
+      if (wish_ == Wish::Stop) return;
+      parked_ = false;
+    }
+    run_until_kicked();
+  }
+}
+
+// Returns after a kick or for good. The wish is looked at only after EINTR: that is when KVM has completed
+// the exit before, so that nothing is half done when the thread parks.
+void Vcpu::run_until_kicked() {
+  while (true) {
+    const int error = fd_.run();
+    std::optional<VcpuStop> stop;
+    if (error == 0) {
+      exits_.fetch_add(1, std::memory_order_relaxed);
+      stop = dispatch();
+    } else if (error == EINTR || error == EAGAIN) {
+      const std::lock_guard lock(mutex_);
+      if (wish_ != Wish::Run) return;
+    } else {
+      stop = describe_failure(index_, fd_, error);
+    }
+    if (stop) {
+      {
+        const std::lock_guard lock(mutex_);
+        stopped_ = true;
+      }
+      shared_.listener.on_vcpu_stopped(std::move(*stop));
+      return;
+    }
+  }
+}
+
+std::optional<VcpuStop> Vcpu::dispatch() {
+  kvm_run& run = fd_.run_page();
+  switch (run.exit_reason) {
+    case KVM_EXIT_IO: {
+      auto* data = reinterpret_cast<std::uint8_t*>(&run) + run.io.data_offset;
+      for (std::uint32_t i = 0; i < run.io.count; ++i, data += run.io.size) {
+        access(shared_.ports, run.io.port, data, run.io.size, run.io.direction == KVM_EXIT_IO_OUT);
+      }
+      return std::nullopt;
+    }
+    case KVM_EXIT_MMIO: {
+      const unsigned length = run.mmio.len;
+      const unsigned step = is_bus_width(length) ? length : 1;  // KVM may split an access that crosses a page
+      for (unsigned i = 0; i < length; i += step) {
+        access(shared_.mmio, run.mmio.phys_addr + i, run.mmio.data + i, step, run.mmio.is_write != 0);
+      }
+      return std::nullopt;
+    }
+    case KVM_EXIT_IOAPIC_EOI:
+      shared_.ioapic.end_of_interrupt(run.eoi.vector);
+      return std::nullopt;
+    case KVM_EXIT_INTR:
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+      return std::nullopt;
+    default:
+      return describe_stop(index_, fd_);
+  }
+}
+
+Result<devices::UnitState> Vcpu::save() const {
+  VMMD_ASSIGN(const state::Vcpu state, kvm::save_vcpu(fd_, cpuid_, shared_.saved_msrs));
+  return devices::pack_state(state);
+}
+
+Status Vcpu::restore(const devices::UnitState& unit) {
+  state::Vcpu state;
+  VMMD_TRY(devices::unpack_state(unit, name_, 1, state));
+  if (auto checked = kvm::check_vcpu(shared_.kvm, state); !checked) {
+    return wrap(std::move(checked).error(), "unit {}", name_);
+  }
+  VMMD_TRY(set_cpuid(kvm::cpuid_entries(state)));
+  std::vector<std::uint32_t> refused;
+  VMMD_TRY(kvm::restore_vcpu(fd_, state, refused));
+  for (const std::uint32_t index : refused) {
+    if (x86::is_optional_msr(index)) continue;
+    return fail(ErrorCode::BadRequest, "unit {}: this host's KVM refuses the saved value of MSR {:#x}", name_,
+                index);
+  }
+  return {};
+}
+
+std::map<std::string, std::int64_t> Vcpu::counters() const {
+  return {{"exits", static_cast<std::int64_t>(exits_.load(std::memory_order_relaxed))}};
+}
+
+}  // namespace vmmd::vm

@@ -1,0 +1,94 @@
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "daemon/kvm/vcpu_fd.h"
+#include "daemon/vm/vcpu_exit.h"
+#include "devices/bus.h"
+#include "devices/chipset/ioapic.h"
+#include "devices/state_unit.h"
+
+namespace vmmd::vm {
+
+/// Told when a vCPU cannot go on. Called on the vCPU's thread: implementations only queue.
+class VcpuListener {
+ public:
+  virtual ~VcpuListener() = default;
+  virtual void on_vcpu_stopped(VcpuStop stop) = 0;
+};
+
+/// One vCPU and the thread that runs it: KVM_RUN, dispatch to the buses, again.
+///
+/// A new vCPU is parked. park() asks it to leave KVM_RUN (immediate_exit and a signal, so that no window is
+/// missed) and wait_parked() waits for that; both are separate so that many vCPUs park at once. A vCPU parks
+/// only after KVM_RUN has completed the last exit (an I/O instruction whose result KVM still has to write),
+/// so that its registers are whole. Park requests come from one thread at a time (the VM thread).
+class Vcpu final : public devices::StateUnit {
+ public:
+  /// What all vCPUs of a machine share. Outlives them.
+  struct Shared {
+    const devices::Bus& ports;
+    const devices::Bus& mmio;
+    devices::Ioapic& ioapic;
+    VcpuListener& listener;
+    const kvm::Kvm& kvm;
+    std::vector<std::uint32_t> saved_msrs;  // what to save, in the order of restoring
+  };
+
+  Vcpu(unsigned index, kvm::VcpuFd fd, const Shared& shared);
+  ~Vcpu() override;  // stops the thread
+  Vcpu(const Vcpu&) = delete;
+  Vcpu& operator=(const Vcpu&) = delete;
+
+  /// Starts the thread, parked. `host_cpus`: where it may run; empty = anywhere.
+  Status start(const std::vector<unsigned>& host_cpus);
+  void park();
+  void wait_parked();
+  void unpark();
+
+  /// What the guest is told about its CPU. Kept, because KVM_GET_CPUID2 need not answer with what was set.
+  Status set_cpuid(std::vector<kvm_cpuid_entry2> entries);
+
+  [[nodiscard]] const kvm::VcpuFd& fd() const { return fd_; }
+  [[nodiscard]] unsigned index() const { return index_; }
+
+  [[nodiscard]] std::string_view unit_name() const override { return name_; }
+  [[nodiscard]] Result<devices::UnitState> save() const override;
+  Status restore(const devices::UnitState& state) override;
+  /// Nothing: a machine that resets gets new vCPUs.
+  void reset() override {}
+  [[nodiscard]] std::map<std::string, std::int64_t> counters() const override;
+
+ private:
+  enum class Wish : std::uint8_t { Park, Run, Stop };
+  void thread_main(const std::vector<unsigned>& host_cpus);
+  void run_until_kicked();
+  [[nodiscard]] std::optional<VcpuStop> dispatch();
+  void set_immediate_exit(bool on);
+  void kick();
+
+  const unsigned index_;
+  const std::string name_;
+  kvm::VcpuFd fd_;
+  const Shared& shared_;
+  std::vector<kvm_cpuid_entry2> cpuid_;
+
+  mutable std::mutex mutex_;  // guards the four below; never held in KVM_RUN
+  std::condition_variable changed_;
+  Wish wish_ = Wish::Park;
+  bool parked_ = true;
+  bool stopped_ = false;  // cannot go on: stays parked
+  std::atomic<std::uint64_t> exits_ = 0;
+  std::thread thread_;
+};
+
+}  // namespace vmmd::vm
