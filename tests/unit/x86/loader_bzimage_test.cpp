@@ -16,6 +16,7 @@ std::string refusal(const BzImageBuilder& image, std::uint64_t ram = 8 * kMiB, s
   return error_of(loaded);
 }
 
+/// Compare its fields as `+page.hdr.field`: the structure is packed, and CHECK takes references.
 boot_params zero_page(const TestMemory& memory) {
   return memory.at<boot_params>(kZeroPageStart);
 }
@@ -39,17 +40,17 @@ TEST_CASE("the zero page has the kernel's header and nothing else of its first s
   REQUIRE(load(memory, image.bytes(), "console=ttyS0", {}, 0xE'0040));
   const boot_params page = zero_page(memory);
   CHECK(page.sentinel == 0);
-  CHECK(page.hdr.header == 0x5372'6448);
-  CHECK(page.hdr.handover_offset == 0x1234'5678);
-  CHECK(page.hdr.type_of_loader == 0xFF);
-  CHECK(page.hdr.loadflags == LOADED_HIGH);
-  CHECK(page.hdr.code32_start == 2 * kMiB);
-  CHECK(page.hdr.setup_data == 0);
-  CHECK(page.hdr.cmd_line_ptr == kCmdlineStart);
-  CHECK(page.ext_cmd_line_ptr == 0);
-  CHECK(page.hdr.ramdisk_image == 0);
-  CHECK(page.hdr.ramdisk_size == 0);
-  CHECK(page.acpi_rsdp_addr == 0xE'0040);
+  CHECK(+page.hdr.header == 0x5372'6448);
+  CHECK(+page.hdr.handover_offset == 0x1234'5678);
+  CHECK(+page.hdr.type_of_loader == 0xFF);
+  CHECK(+page.hdr.loadflags == LOADED_HIGH);
+  CHECK(+page.hdr.code32_start == 2 * kMiB);
+  CHECK(+page.hdr.setup_data == 0);
+  CHECK(+page.hdr.cmd_line_ptr == kCmdlineStart);
+  CHECK(+page.ext_cmd_line_ptr == 0);
+  CHECK(+page.hdr.ramdisk_image == 0);
+  CHECK(+page.hdr.ramdisk_size == 0);
+  CHECK(+page.acpi_rsdp_addr == 0xE'0040);
   CHECK(memory.bytes(kCmdlineStart, 14) == std::string("console=ttyS0\0", 14));
   // Beyond this kernel's header (0x202 + 0x6C) the file's own bytes stay out.
   CHECK(memory.at<std::uint8_t>(kZeroPageStart + 0x26E) == 0);
@@ -74,14 +75,14 @@ TEST_CASE("the zero page has the memory map") {
   const TestMemory memory(8 * kMiB);
   REQUIRE(load(memory, BzImageBuilder().bytes()));
   const boot_params page = zero_page(memory);
-  REQUIRE(page.e820_entries == 5);
-  CHECK(page.e820_table[0].addr == 0);
-  CHECK(page.e820_table[0].size == 0x9'FC00);
-  CHECK(page.e820_table[0].type == 1);
-  CHECK(page.e820_table[1].type == 2);
-  CHECK(page.e820_table[2].addr == kMiB);
-  CHECK(page.e820_table[2].size == 7 * kMiB);
-  CHECK(page.e820_table[2].type == 1);
+  REQUIRE(+page.e820_entries == 5);
+  CHECK(+page.e820_table[0].addr == 0);
+  CHECK(+page.e820_table[0].size == 0x9'FC00);
+  CHECK(+page.e820_table[0].type == 1);
+  CHECK(+page.e820_table[1].type == 2);
+  CHECK(+page.e820_table[2].addr == kMiB);
+  CHECK(+page.e820_table[2].size == 7 * kMiB);
+  CHECK(+page.e820_table[2].type == 1);
 }
 
 TEST_CASE("kernels before 2.14 are not told the RSDP") {
@@ -89,20 +90,20 @@ TEST_CASE("kernels before 2.14 are not told the RSDP") {
   image.header.version = 0x020D;
   const TestMemory memory(8 * kMiB);
   REQUIRE(load(memory, image.bytes()));
-  CHECK(zero_page(memory).acpi_rsdp_addr == 0);
+  CHECK(+zero_page(memory).acpi_rsdp_addr == 0);
 }
 
 TEST_CASE("the initramfs lies as high as RAM and initrd_addr_max allow") {
   const TestMemory memory(8 * kMiB);
   BzImageBuilder image;
   REQUIRE(load(memory, image.bytes(), "", "INITRAMFS"));
-  CHECK(zero_page(memory).hdr.ramdisk_image == 8 * kMiB - 4096);
-  CHECK(zero_page(memory).hdr.ramdisk_size == 9);
+  CHECK(+zero_page(memory).hdr.ramdisk_image == 8 * kMiB - 4096);
+  CHECK(+zero_page(memory).hdr.ramdisk_size == 9);
   CHECK(memory.bytes(8 * kMiB - 4096, 9) == "INITRAMFS");
 
   image.header.initrd_addr_max = 7 * kMiB - 1;
   REQUIRE(load(memory, image.bytes(), "", "INITRAMFS"));
-  CHECK(zero_page(memory).hdr.ramdisk_image == 7 * kMiB - 4096);
+  CHECK(+zero_page(memory).hdr.ramdisk_image == 7 * kMiB - 4096);
 }
 
 TEST_CASE("the initramfs avoids all memory that the kernel unpacks into") {
@@ -110,7 +111,7 @@ TEST_CASE("the initramfs avoids all memory that the kernel unpacks into") {
   BzImageBuilder image;
   image.header.init_size = 6 * kMiB;
   REQUIRE(load(memory, image.bytes(), "", "INITRAMFS"));
-  CHECK(zero_page(memory).hdr.ramdisk_image == 2 * kMiB - 4096);
+  CHECK(+zero_page(memory).hdr.ramdisk_image == 2 * kMiB - 4096);
 }
 
 TEST_CASE("a kernel that can takes its initramfs above initrd_addr_max where there is no room below") {
@@ -119,7 +120,7 @@ TEST_CASE("a kernel that can takes its initramfs above initrd_addr_max where the
   image.header.initrd_addr_max = 2 * kMiB - 1;
   const std::string initramfs(2 * kMiB, 'i');
   REQUIRE(load(memory, image.bytes(), "", initramfs));
-  CHECK(zero_page(memory).hdr.ramdisk_image == 6 * kMiB);
+  CHECK(+zero_page(memory).hdr.ramdisk_image == 6 * kMiB);
 
   image.header.xloadflags = XLF_KERNEL_64;
   CHECK(says(error_of(load(memory, image.bytes(), "", initramfs)), "only below 0x200000"));
@@ -134,10 +135,10 @@ TEST_CASE("an initramfs above 4 GiB is told in the extended fields") {
   image.header.initrd_addr_max = 0x10'0000;
   REQUIRE(load(memory, image.bytes(), "", std::string(kMiB + 1, 'i')));
   const boot_params page = zero_page(memory);
-  CHECK(page.ext_ramdisk_image == 1);
-  CHECK(page.hdr.ramdisk_image == 4 * kMiB - kMiB - 4096);
-  CHECK(page.hdr.ramdisk_size == kMiB + 1);
-  CHECK(page.ext_ramdisk_size == 0);
+  CHECK(+page.ext_ramdisk_image == 1);
+  CHECK(+page.hdr.ramdisk_image == 4 * kMiB - kMiB - 4096);
+  CHECK(+page.hdr.ramdisk_size == kMiB + 1);
+  CHECK(+page.ext_ramdisk_size == 0);
 }
 
 TEST_CASE("a relocatable kernel's preferred address is rounded up to its alignment") {
