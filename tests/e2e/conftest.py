@@ -1,0 +1,71 @@
+import pathlib
+import subprocess
+
+import pytest
+
+import linux as linux_guest
+import vmmd
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "guest: boots a bare-metal guest; run in the sanitizer build too")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows what its daemons logged and their guests said."""
+    report = (yield).get_result()
+    if not report.failed:
+        return
+    for daemon in getattr(item, "daemons", []):
+        name = daemon.folder.name
+        if daemon.log.exists():
+            report.sections.append((f"{name}: vmmd.log", daemon.log.read_text(errors="replace")[-6000:]))
+        for line in daemon.serials:
+            report.sections.append((f"{name}: serial", line.text[-3000:]))
+
+
+@pytest.fixture
+def start(request, tmp_path):
+    """start(*arguments, name=…) runs a vmmd; at the end each must go with exit code 0 unless the test ended it."""
+    daemons = request.node.daemons = []
+
+    def run(*arguments, name=None):
+        daemon = vmmd.Daemon(tmp_path / (name or f"vmmd{len(daemons)}"), *arguments)
+        daemons.append(daemon)
+        return daemon
+
+    yield run
+    running = [daemon for daemon in daemons if daemon.process.poll() is None]
+    codes = {daemon.folder.name: daemon.stop() for daemon in running}
+    for daemon in daemons:
+        daemon.stop()
+        assert not daemon.serial_path.exists() or daemon not in running, f"{daemon.serial_path} was left behind"
+    assert all(code == 0 for code in codes.values()), f"exit codes {codes}"
+
+
+@pytest.fixture
+def daemon(start):
+    return start()
+
+
+@pytest.fixture(scope="session")
+def linux():
+    """Kernel and initramfs of the Linux guest, built if need be."""
+    script = vmmd.ROOT / "tests" / "guest" / "linux" / "build.sh"
+    built = subprocess.run([script], check=True, capture_output=True, text=True)
+    return linux_guest.Linux(pathlib.Path(built.stdout.split()[-1]))
+
+
+@pytest.fixture(scope="session")
+def booted(linux, tmp_path_factory):
+    """booted(cpus=…, memory=…): a snapshot of a Linux guest at its agent's prompt. Each kind is booted once."""
+    made = {}
+
+    def get(cpus=1, memory=128 << 20):
+        key = (cpus, memory)
+        if key not in made:
+            made[key] = linux.boot_and_snapshot(tmp_path_factory.mktemp(f"linux-{cpus}-{memory >> 20}"), cpus, memory)
+        return made[key]
+
+    return get

@@ -1,0 +1,141 @@
+"""vmmd as a process: its socket, its options, its end."""
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+
+import pytest
+
+from vmmd import PATIENCE, VMMD, bare, unix_socket
+
+
+@pytest.fixture
+def spawn():
+    """spawn(*arguments): a vmmd that has said on its event monitor that it runs."""
+    processes = []
+
+    def run(*arguments):
+        read, write = os.pipe()
+        process = subprocess.Popen([VMMD, *map(str, arguments), "--event-monitor", f"fd={write}"], pass_fds=[write],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        os.close(write)
+        processes.append(process)
+        ready, _, _ = select.select([read], [], [], PATIENCE)
+        first = os.read(read, 65536) if ready else b""
+        os.close(read)
+        assert first, f"vmmd ended: {process.communicate()[0]}"
+        assert json.loads(first.splitlines()[0])["source"] == "vmm"
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def run(*arguments):
+    return subprocess.run([VMMD, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=PATIENCE)
+
+
+def ping(path):
+    with unix_socket(path) as client:
+        client.sendall(b"GET /api/v1/vmm.ping HTTP/1.0\r\n\r\n")
+        return client.recv(4096).split(b"\r\n")[0]
+
+
+def test_version(spawn):
+    result = run("--version")
+    assert result.returncode == 0 and "vmmd" in result.stdout
+
+
+def test_help_names_the_options():
+    result = run("--help")
+    assert result.returncode == 0
+    for option in ("--api-socket", "--event-monitor", "--kernel", "--cmdline", "--initramfs", "--cpus", "--memory",
+                   "--serial", "--restore", "--log-file", "--no-shutdown"):
+        assert option in result.stdout, option
+
+
+def test_an_unknown_option_is_named():
+    result = run("--colour", "blue")
+    assert result.returncode != 0 and "--colour" in result.stderr
+
+
+def test_the_socket_is_private_and_goes_with_the_daemon(spawn, tmp_path):
+    path = tmp_path / "api.sock"
+    process = spawn("--api-socket", path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and b" 200 " in ping(path)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order(spawn, tmp_path, end):
+    process = spawn("--api-socket", tmp_path / "api.sock")
+    process.send_signal(end)
+    assert process.wait(PATIENCE) == 0
+
+
+def test_a_socket_in_use_is_refused(spawn, tmp_path):
+    path = tmp_path / "api.sock"
+    spawn("--api-socket", path)
+    result = run("--api-socket", path)
+    assert result.returncode != 0 and str(path) in result.stderr
+    assert b" 200 " in ping(path)
+
+
+def test_a_stale_socket_is_replaced(spawn, tmp_path):
+    path = tmp_path / "api.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    spawn("--api-socket", path)
+    assert b" 200 " in ping(path)
+
+
+def test_a_file_in_the_socket_s_place_is_left_alone(tmp_path):
+    path = tmp_path / "api.sock"
+    path.write_text("mine")
+    result = run("--api-socket", path)
+    assert result.returncode != 0 and str(path) in result.stderr
+    assert path.read_text() == "mine"
+
+
+def test_a_place_that_is_not_there_is_named(tmp_path):
+    result = run("--api-socket", tmp_path / "no" / "api.sock")
+    assert result.returncode != 0 and "no/api.sock" in result.stderr
+
+
+def test_options_boot_a_guest_at_once(spawn, tmp_path):
+    out = tmp_path / "serial"
+    os.mkfifo(out)
+    reader = os.open(out, os.O_RDONLY | os.O_NONBLOCK)
+    spawn("--api-socket", tmp_path / "api.sock", "--kernel", bare("tick"), "--cmdline", "period_ms=5",
+          "--cpus", "boot=1", "--memory", "size=64M", "--serial", f"file={out}")
+    text = b""
+    while b"tick 5\n" not in text:
+        ready, _, _ = select.select([reader], [], [], PATIENCE)
+        assert ready, text
+        text += os.read(reader, 4096)
+    os.close(reader)
+
+
+def test_restore_from_the_command_line(spawn, start, tmp_path):
+    first = start()
+    first.boot(bare("tick")).expect(r"^tick 3$")
+    first.put("vm.pause")
+    first.snapshot(tmp_path / "snap")
+    first.stop()
+    spawn("--api-socket", tmp_path / "api.sock", "--restore", f"source_url=file://{tmp_path}/snap,resume=true")
+    with unix_socket(first.serial_path) as serial:
+        assert b"tick" in serial.recv(4096)
+
+
+def test_a_kernel_that_is_not_there_fails_the_start():
+    result = run("--api-socket", "fd=0", "--kernel", "/no/such/kernel")
+    assert result.returncode != 0 and "/no/such/kernel" in result.stderr
