@@ -132,10 +132,12 @@ void Vcpu::thread_main(const std::vector<unsigned>& host_cpus) {
   while (true) {
     {
       std::unique_lock lock(mutex_);
-      if (wish_ == Wish::Park || stopped_) {
+      // Said again after every wake-up: an unpark() and a park() may both have come while this thread slept,
+      // and that park() waits for an answer too.
+      while (wish_ == Wish::Park || (wish_ == Wish::Run && stopped_)) {
         parked_ = true;
         changed_.notify_all();
-        changed_.wait(lock, [this] { return wish_ == Wish::Stop || (wish_ == Wish::Run && !stopped_); });
+        changed_.wait(lock);
       }
       if (wish_ == Wish::Stop) return;
       parked_ = false;

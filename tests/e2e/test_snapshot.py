@@ -66,7 +66,7 @@ def test_the_directory_is_what_the_design_says(start, tmp_path):
     daemon.put("vm.pause")
     daemon.snapshot(tmp_path / "snap")
     files = {path.name: path for path in (tmp_path / "snap").iterdir()}
-    assert sorted(files) == ["config.json", "manifest.bin", "memory.bin", "state.bin"]
+    assert sorted(files) == ["config.json", "manifest.bin", "memory.bin", "memory.digests", "state.bin"]
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files.values())
     memory = files["memory.bin"].stat()
     assert memory.st_size == 64 << 20
