@@ -1,27 +1,28 @@
 #include "daemon/snapshot/format/digest.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cstring>
-#include <new>
+
+#include "daemon/snapshot/format/xxh3.h"
 
 namespace vmmd::snapshot {
 namespace {
 
-Digest canonical(XXH128_hash_t hash) {
-  XXH128_canonical_t bytes;
-  XXH128_canonicalFromHash(&bytes, hash);
-  Digest digest;
-  static_assert(sizeof bytes.digest == Digest::kSize);
-  std::memcpy(digest.bytes.data(), bytes.digest, Digest::kSize);
-  return digest;
+const xxh3::Functions& functions() {
+  static const xxh3::Functions kChosen = __builtin_cpu_supports("avx2") ? xxh3::avx2() : xxh3::baseline();
+  return kChosen;
 }
 
 }  // namespace
 
+struct alignas(xxh3::kAlignment) Hasher::State {
+  std::byte bytes[xxh3::kStateSize];
+};
+
 Digest Digest::of(std::span<const std::byte> data) {
-  return canonical(XXH3_128bits(data.data(), data.size()));
+  Digest digest;
+  functions().whole(data.data(), data.size(), digest.bytes.data());
+  return digest;
 }
 
 std::optional<Digest> Digest::from_bytes(std::string_view field) {
@@ -47,12 +48,7 @@ std::string Digest::to_hex() const {
   return text;
 }
 
-void Hasher::Free::operator()(XXH3_state_s* state) const {
-  XXH3_freeState(state);
-}
-
-Hasher::Hasher() : state_(XXH3_createState()) {
-  if (!state_) throw std::bad_alloc();
+Hasher::Hasher() : state_(std::make_unique<State>()) {
   reset();
 }
 Hasher::Hasher(Hasher&&) noexcept = default;
@@ -60,11 +56,11 @@ Hasher& Hasher::operator=(Hasher&&) noexcept = default;
 Hasher::~Hasher() = default;
 
 void Hasher::reset() {
-  XXH3_128bits_reset(state_.get());
+  functions().reset(state_.get());
 }
 
 void Hasher::add(std::span<const std::byte> data) {
-  XXH3_128bits_update(state_.get(), data.data(), data.size());
+  functions().update(state_.get(), data.data(), data.size());
 }
 
 void Hasher::add_zeros(std::uint64_t count) {
@@ -78,7 +74,9 @@ void Hasher::add_zeros(std::uint64_t count) {
 }
 
 Digest Hasher::finish() const {
-  return canonical(XXH3_128bits_digest(state_.get()));
+  Digest digest;
+  functions().finish(state_.get(), digest.bytes.data());
+  return digest;
 }
 
 }  // namespace vmmd::snapshot

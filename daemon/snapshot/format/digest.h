@@ -9,8 +9,6 @@
 #include <string>
 #include <string_view>
 
-struct XXH3_state_s;
-
 namespace vmmd::snapshot {
 
 /// XXH3-128 with seed 0 in its canonical (big-endian) form, as `xxh128sum` prints it. It finds accidents; it
@@ -48,10 +46,8 @@ class Hasher {
   [[nodiscard]] Digest finish() const;
 
  private:
-  struct Free {
-    void operator()(XXH3_state_s* state) const;
-  };
-  std::unique_ptr<XXH3_state_s, Free> state_;
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace vmmd::snapshot
