@@ -57,9 +57,12 @@ def test_a_mistake_is_named_by_its_place(daemon, change, pointer):
     refused(daemon, {**daemon.config(bare("idle")), **change}, pointer)
 
 
-def test_all_mistakes_are_told_at_once(daemon):
-    config = {**daemon.config("/no/such/kernel"), "cpus": {"boot_vcpus": 0, "max_vcpus": 0}, "memory": {"size": 1}}
-    refused(daemon, config, "/no/such/kernel", "/cpus/boot_vcpus", "/memory/size")
+@pytest.mark.parametrize("change,pointers", [
+    ({"cpus": {"boot_vcpus": 0, "max_vcpus": 300}, "colour": "red"}, ["/cpus/boot_vcpus", "/cpus/max_vcpus", "/colour"]),
+    ({"memory": {"size": 1}, "payload": {"kernel": "/no/such/kernel"}}, ["/memory/size", "/no/such/kernel"]),
+], ids=["form", "meaning"])
+def test_all_mistakes_of_a_kind_are_told_at_once(daemon, change, pointers):
+    refused(daemon, {**daemon.config(bare("idle")), **change}, *pointers)
 
 
 def test_a_duplicate_key_is_refused(daemon):

@@ -12,29 +12,47 @@ import pytest
 from vmmd import PATIENCE, VMMD, bare, unix_socket
 
 
+class Spawned:
+    """A vmmd whose event monitor is a pipe of ours."""
+
+    def __init__(self, *arguments):
+        self.events, write = os.pipe()
+        self.text = b""
+        self.process = subprocess.Popen(
+            [VMMD, *map(str, arguments), "--event-monitor", f"fd={write}"], pass_fds=[write],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        os.close(write)
+
+    def wait_event(self, name):
+        while name not in [f'{event["source"]}:{event["event"]}' for event in self.seen()]:
+            ready, _, _ = select.select([self.events], [], [], PATIENCE)
+            data = os.read(self.events, 65536) if ready else b""
+            assert data, f"{name} never came: {self.text}"
+            self.text += data
+
+    def seen(self):
+        return [json.loads(line) for line in self.text.split(b"\n")[:-1] if line]
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        os.close(self.events)
+
+
 @pytest.fixture
 def spawn():
-    """spawn(*arguments): a vmmd that has said on its event monitor that it runs."""
-    processes = []
+    """spawn(*arguments): a vmmd that has said that it runs."""
+    spawned = []
 
     def run(*arguments):
-        read, write = os.pipe()
-        process = subprocess.Popen([VMMD, *map(str, arguments), "--event-monitor", f"fd={write}"], pass_fds=[write],
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        os.close(write)
-        processes.append(process)
-        ready, _, _ = select.select([read], [], [], PATIENCE)
-        first = os.read(read, 65536) if ready else b""
-        os.close(read)
-        assert first, f"vmmd ended: {process.communicate()[0]}"
-        assert json.loads(first.splitlines()[0])["source"] == "vmm"
-        return process
+        spawned.append(Spawned(*arguments))
+        spawned[-1].wait_event("vmm:starting")
+        return spawned[-1]
 
     yield run
-    for process in processes:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    for each in spawned:
+        each.end()
 
 
 def run(*arguments):
@@ -68,7 +86,7 @@ def test_an_unknown_option_is_named():
 
 def test_the_socket_is_private_and_goes_with_the_daemon(spawn, tmp_path):
     path = tmp_path / "api.sock"
-    process = spawn("--api-socket", path)
+    process = spawn("--api-socket", path).process
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and b" 200 " in ping(path)
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0
@@ -77,7 +95,7 @@ def test_the_socket_is_private_and_goes_with_the_daemon(spawn, tmp_path):
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_in_order(spawn, tmp_path, end):
-    process = spawn("--api-socket", tmp_path / "api.sock")
+    process = spawn("--api-socket", tmp_path / "api.sock").process
     process.send_signal(end)
     assert process.wait(PATIENCE) == 0
 
@@ -131,11 +149,12 @@ def test_restore_from_the_command_line(spawn, start, tmp_path):
     first.put("vm.pause")
     first.snapshot(tmp_path / "snap")
     first.stop()
-    spawn("--api-socket", tmp_path / "api.sock", "--restore", f"source_url=file://{tmp_path}/snap,resume=true")
+    second = spawn("--api-socket", tmp_path / "api.sock", "--restore", f"source_url=file://{tmp_path}/snap,resume=true")
+    second.wait_event("vm:resumed")
     with unix_socket(first.serial_path) as serial:
         assert b"tick" in serial.recv(4096)
 
 
-def test_a_kernel_that_is_not_there_fails_the_start():
-    result = run("--api-socket", "fd=0", "--kernel", "/no/such/kernel")
+def test_a_kernel_that_is_not_there_fails_the_start(tmp_path):
+    result = run("--api-socket", tmp_path / "api.sock", "--kernel", "/no/such/kernel")
     assert result.returncode != 0 and "/no/such/kernel" in result.stderr

@@ -134,14 +134,14 @@ def test_garbage_is_refused_and_the_daemon_serves_on(daemon, garbage):
 def test_more_clients_than_fit_are_told_so_and_later_served(daemon):
     clients = []
     try:
-        for _ in range(100):
+        for _ in range(70):
             clients.append(unix_socket(daemon.api))
             clients[-1].sendall(PING)
         statuses = [answers(client)[0][0] for client in clients]
     finally:
         for client in clients:
             client.close()
-    assert set(statuses) == {200, 503} and statuses.count(200) >= 60
+    assert set(statuses) == {200, 503} and statuses.count(200) == 64
     # The server sees the ends of the others in its own time: 503 until then, never silence.
     for _ in range(1000):
         if daemon.raw("GET", "vmm.ping")[0] == 200:

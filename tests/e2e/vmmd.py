@@ -177,7 +177,7 @@ class Daemon:
         self._events = None
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(self.api))
-            listener.listen(64)
+            listener.listen(256)
             self.process = subprocess.Popen(
                 [VMMD, "--api-socket", f"fd={listener.fileno()}", "-v", *map(str, arguments)],
                 stdin=subprocess.DEVNULL, stdout=self.log.open("ab"), stderr=subprocess.STDOUT,
