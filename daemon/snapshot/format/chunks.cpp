@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/unique_fd.h"
 #include "daemon/snapshot/format/layout.h"
 #include "daemon/snapshot/format/posix.h"
 
@@ -21,12 +22,14 @@ namespace {
 constexpr std::size_t kPiece = 256 * 1024;  // bytes per read: stays in the second-level cache
 constexpr std::uint64_t kProgressStep = 64ull * 1024 * 1024;  // bytes between two calls of progress
 constexpr unsigned kThreadLimit = 8;
+constexpr std::uint64_t kBatchLimit = 16;  // chunks: 32 MiB of sequential reading
 
 struct Walk {
   int fd;
   std::uint64_t size;
   const VerifyProgress& progress;
   const std::function<void(std::uint64_t, const ChunkFinding&)>& visit;
+  std::uint64_t batch;                  // chunks that a thread takes at a time
   std::atomic<std::uint64_t> next = 0;  // chunk
   std::atomic<std::uint64_t> bytes_read = 0;
   std::atomic<bool> cancelled = false;
@@ -38,30 +41,39 @@ struct Walk {
 /// One thread's view: its buffer, and where data begins again.
 class Walker {
  public:
-  explicit Walker(Walk& walk) : walk_(walk), buffer_(kPiece) {}
+  explicit Walker(Walk& walk) : walk_(walk), fd_(walk.fd), buffer_(kPiece) {
+    // A description of its own, so that the kernel sees each thread read a sequence, and reads ahead of it.
+    const std::string same = fmt::format("/proc/self/fd/{}", walk.fd);
+    own_ = UniqueFd(retry([&] { return ::open(same.c_str(), O_RDONLY | O_CLOEXEC); }));
+    if (!own_) return;
+    fd_ = own_.get();
+    ::posix_fadvise(fd_, 0, 0, POSIX_FADV_SEQUENTIAL);
+  }
 
   void run() {
     const std::uint64_t chunks = (walk_.size + kChunkSize - 1) / kChunkSize;
-    while (!walk_.cancelled) {
-      const std::uint64_t index = walk_.next++;
-      if (index >= chunks) return;
-      const std::uint64_t start = index * kChunkSize;
-      const std::uint64_t length = std::min<std::uint64_t>(kChunkSize, walk_.size - start);
-      walk_.visit(index, examine(start, length));
-      report(length);
+    for (;;) {
+      const std::uint64_t first = walk_.next.fetch_add(walk_.batch);
+      const std::uint64_t end = std::min(first + walk_.batch, chunks);
+      if (first >= chunks) return;
+      for (std::uint64_t index = first; index < end; ++index) {
+        if (walk_.cancelled) return;
+        const std::uint64_t start = index * kChunkSize;
+        const std::uint64_t length = std::min<std::uint64_t>(kChunkSize, walk_.size - start);
+        walk_.visit(index, examine(start, length));
+        report(length);
+      }
     }
   }
 
  private:
   ChunkFinding examine(std::uint64_t start, std::uint64_t length) {
     if (is_hole(start, length)) return {ChunkFinding::Kind::Hole, {}};
-    // The next chunk goes to another thread: the kernel's own read-ahead does not see a sequence in that.
-    ::readahead(walk_.fd, static_cast<off_t>(start), length);
     hasher_.reset();
     for (std::uint64_t done = 0; done < length;) {
       const std::size_t step = std::min<std::uint64_t>(kPiece, length - done);
       const auto piece = std::span(buffer_).first(step);
-      if (!read_exact_at(walk_.fd, piece, start + done, "")) return {ChunkFinding::Kind::Unreadable, {}};
+      if (!read_exact_at(fd_, piece, start + done, "")) return {ChunkFinding::Kind::Unreadable, {}};
       hasher_.add(piece);
       done += step;
     }
@@ -71,7 +83,7 @@ class Walker {
 
   bool is_hole(std::uint64_t start, std::uint64_t length) {
     if (start + length <= data_from_) return true;
-    const off_t data = ::lseek(walk_.fd, static_cast<off_t>(start), SEEK_DATA);
+    const off_t data = ::lseek(fd_, static_cast<off_t>(start), SEEK_DATA);
     if (data < 0) {
       // ENXIO: no data up to the end. Anything else: this filesystem does not tell.
       if (errno != ENXIO) return false;
@@ -93,6 +105,8 @@ class Walker {
   }
 
   Walk& walk_;
+  UniqueFd own_;
+  int fd_;
   std::vector<std::byte> buffer_;
   Hasher hasher_;
   std::uint64_t data_from_ = 0;  // everything below, from chunks seen, is a hole
@@ -102,10 +116,13 @@ class Walker {
 
 Result<WalkResult> walk_chunks(int fd, std::uint64_t size, const VerifyProgress& progress, unsigned threads,
                                const std::function<void(std::uint64_t index, const ChunkFinding&)>& visit) {
-  Walk walk{.fd = fd, .size = size, .progress = progress, .visit = visit};
   if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
   const std::uint64_t chunks = (size + kChunkSize - 1) / kChunkSize;
   threads = static_cast<unsigned>(std::min<std::uint64_t>({threads, kThreadLimit, chunks}));
+  // Small enough that all threads end at about the same time.
+  const std::uint64_t batch =
+      std::clamp<std::uint64_t>(chunks / (std::uint64_t{threads} * 4), 1, kBatchLimit);
+  Walk walk{.fd = fd, .size = size, .progress = progress, .visit = visit, .batch = batch};
   {
     std::vector<std::jthread> helpers;
     try {
