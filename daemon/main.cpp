@@ -1,12 +1,12 @@
 // vmmd: one process, one virtual machine, one HTTP API on a Unix socket. See docs/user-guide.md.
 
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "api/event_monitor.h"
@@ -28,6 +28,23 @@ constexpr int kExitSignal = SIGTERM;
 api::PingResponse ping_response() {
   return {std::string(kBuild), std::string(kVersion), ::getpid(), {"kvm"}};
 }
+
+/// Stops the server for the VM thread, which may ask while the server is already going.
+class ServerStopper {
+ public:
+  void set(api::ApiServer* server) {
+    const std::lock_guard lock(mutex_);
+    server_ = server;
+  }
+  void stop() {
+    const std::lock_guard lock(mutex_);
+    if (server_ != nullptr) server_->stop();
+  }
+
+ private:
+  std::mutex mutex_;
+  api::ApiServer* server_ = nullptr;
+};
 
 /// Runs the daemon without an API: until a signal, or until the guest powers off.
 void wait_for_exit(const sigset_t& signals) {
@@ -96,14 +113,12 @@ int run(DaemonOptions options) {
 
   auto socket = api::open_api_socket(options.api_socket);
   if (!socket) return fail_start(socket.error());
-  std::atomic<api::ApiServer*> running = nullptr;
-  const auto request_exit = [&running] {
-    if (api::ApiServer* server = running.load()) server->stop();
-  };
+  ServerStopper stopper;
+  const auto request_exit = [&stopper] { stopper.stop(); };
   control::DaemonService service(events, options.no_shutdown, request_exit);
   auto server = api::ApiServer::make(socket->take_listener(), service, events, ping_response());
   if (!server) return fail_start(server.error());
-  running = server->get();
+  stopper.set(server->get());
   if (auto watched = (*server)->on_signals({SIGTERM, SIGINT}, [&service](int) { service.shut_down(); });
       !watched) {
     return fail_start(watched.error());
@@ -112,7 +127,7 @@ int run(DaemonOptions options) {
   events.publish("vmm", "starting");
   start_first_vm(options, service, failed, request_exit);
   (*server)->run();
-  running = nullptr;
+  stopper.set(nullptr);
   return failed ? 1 : 0;
 }
 

@@ -1,7 +1,7 @@
 #include "daemon/options.h"
 
 #include <cstdio>
-#include <map>
+#include <filesystem>
 #include <string>
 
 #include <CLI/CLI.hpp>
@@ -81,6 +81,13 @@ ParsedOptions parse_options(int argc, char** argv) {
   app.add_option("--restore", restore,
                  "Restore a snapshot: source_url=file:///DIR,memory_restore_mode=cow|copy,"
                  "resume=true,...");
+  auto* openvmm = app.add_option_group("OpenVMM's names");
+  std::string restore_snapshot;
+  std::string backing_file;
+  bool paused = false;
+  openvmm->add_option("--restore-snapshot", restore_snapshot, "As --restore source_url=DIR,resume=true");
+  openvmm->add_option("--memory-backing-file", backing_file, "As --memory file=PATH");
+  openvmm->add_flag("-P,--paused", paused, "Do not let the guest run yet (with --restore-snapshot)");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -92,6 +99,15 @@ ParsedOptions parse_options(int argc, char** argv) {
     auto config = vm_config(texts);
     if (!config) return refuse(config.error().to_string());
     options.vm = std::move(*config);
+    if (!backing_file.empty()) options.vm->memory.file = backing_file;
+  } else if (!backing_file.empty()) {
+    return refuse("--memory-backing-file needs a VM to boot: give --kernel");
+  }
+  if (paused && restore_snapshot.empty()) return refuse("--paused needs --restore-snapshot");
+  if (!restore_snapshot.empty()) {
+    if (!restore.empty()) return refuse("--restore and --restore-snapshot exclude each other");
+    restore = "source_url=\"file://" + std::filesystem::absolute(restore_snapshot).native() +
+              "\",resume=" + (paused ? "false" : "true");
   }
   if (!restore.empty()) {
     if (wants_vm) return refuse("--restore takes its VM from the snapshot: it excludes VM options");

@@ -73,6 +73,8 @@ void VmControl::publish(std::optional<VmState> state) {
 // Validated by the caller; see Service::create().
 Status VmControl::create(api::VmConfig config) {
   VMMD_TRY(vm::check_action(Action::Create, state_));
+  VMMD_TRY(memory::ram_layout(config.memory.size, config.cpus.max_phys_bits));
+  VMMD_TRY(vm::Chipset::check(config));
   VMMD_ASSIGN(host_, vm::HostSide::open(config));
   config_ = std::move(config);
   publish(VmState::Created);
@@ -191,6 +193,7 @@ Result<api::SnapshotResult> VmControl::snapshot(const api::SnapshotRequest& requ
     job.enter_phase("pause");
     VMMD_TRY(pause());
   }
+  report_progress(job);
   events_.publish("vm", "snapshotting", {{"job", job.id()}, {"destination", request.destination_url}});
   auto result = snapshot::take_snapshot(*machine_, config_, request, job);
   if (result) {
@@ -208,8 +211,21 @@ Result<api::SnapshotResult> VmControl::snapshot(const api::SnapshotRequest& requ
   return result;
 }
 
+void VmControl::report_progress(snapshot::Job& job) {
+  job.set_listener([this](const api::JobStatus& status) {
+    const double rate = status.seconds > 0 ? static_cast<double>(status.bytes_done) / status.seconds : 0;
+    events_.publish("vm", "job-progress",
+                    {{"job", status.id},
+                     {"phase", status.phase},
+                     {"bytes_done", std::to_string(status.bytes_done)},
+                     {"bytes_total", std::to_string(status.bytes_total)},
+                     {"bytes_per_second", std::to_string(static_cast<std::uint64_t>(rate))}});
+  });
+}
+
 Status VmControl::restore(const api::RestoreRequest& request, snapshot::Job& job) {
   VMMD_TRY(vm::check_action(Action::Restore, state_));
+  report_progress(job);
   events_.publish("vm", "restoring", {{"source", request.source_url}});
   if (auto loaded = load_snapshot(request, job); !loaded) {
     forget_vm();

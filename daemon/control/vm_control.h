@@ -54,6 +54,7 @@ class VmControl {
   Result<std::shared_ptr<const kvm::Kvm>> kvm();
   Status start_machine();
   Status load_snapshot(const api::RestoreRequest& request, snapshot::Job& job);
+  void report_progress(snapshot::Job& job);
   void drop_machine();
   void forget_vm();
   void publish(std::optional<api::VmState> state);

@@ -46,6 +46,13 @@ std::uint32_t VcpuFd::tsc_khz() const {
   return khz < 0 ? 0 : static_cast<std::uint32_t>(khz);
 }
 
+Status VcpuFd::set_tsc_khz(std::uint32_t khz) const {
+  if (::ioctl(fd_.get(), KVM_SET_TSC_KHZ, static_cast<unsigned long>(khz)) < 0) {
+    return fail_errno(ErrorCode::Internal, errno, "cannot set the TSC frequency to {} kHz", khz);
+  }
+  return {};
+}
+
 namespace {
 kvm_device_attr tsc_offset_attribute(std::uint64_t* value) {
   kvm_device_attr attribute = {};

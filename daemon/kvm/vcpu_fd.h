@@ -27,6 +27,8 @@ class VcpuFd {
   [[nodiscard]] std::size_t xsave_size() const { return xsave_size_; }
   /// The guest's TSC frequency; 0 if KVM cannot tell.
   [[nodiscard]] std::uint32_t tsc_khz() const;
+  /// Scales the guest's TSC (KVM_CAP_TSC_CONTROL).
+  Status set_tsc_khz(std::uint32_t khz) const;
   /// The guest's TSC minus the host's (scaled) one, KVM_VCPU_TSC_OFFSET: Linux 5.16 and later.
   [[nodiscard]] bool has_tsc_offset() const;
   Result<std::uint64_t> get_tsc_offset() const;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -17,16 +18,16 @@ namespace {
 
 constexpr std::uint64_t kDefaultHugepage = std::uint64_t{2} << 20;
 
-// The whole file, write lock, of this open file description: two VMs must not share one RAM file.
-Status lock_file(int fd, const std::string& name) {
-  struct flock lock = {};
-  lock.l_type = F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return {};
-  if (errno == EAGAIN || errno == EACCES) {
-    return fail(ErrorCode::Conflict, "memory file {} is in use by another virtual machine", name);
-  }
-  return fail_errno(ErrorCode::Internal, errno, "cannot lock memory file {}", name);
+// The same kind of lock as on a snapshot's memory.bin (snapshot::lock_memory), because by `link` the file may
+// become one: exclusive while it is live RAM, shared while it is only read. Filesystems without locks go
+// without.
+Status lock_file(int fd, int operation, const std::string& name) {
+  int result = 0;
+  do {
+    result = ::flock(fd, operation | LOCK_NB);
+  } while (result != 0 && errno == EINTR);
+  if (result == 0 || errno != EWOULDBLOCK) return {};
+  return fail(ErrorCode::Conflict, "memory file {} is in use by another virtual machine", name);
 }
 
 Result<UniqueFd> open_memory_file(const std::string& path, std::uint64_t size) {
@@ -42,7 +43,7 @@ Result<UniqueFd> open_memory_file(const std::string& path, std::uint64_t size) {
         "this name or give another file",
         path, info.st_nlink);
   }
-  VMMD_TRY(lock_file(fd.get(), path));
+  VMMD_TRY(lock_file(fd.get(), LOCK_EX, path));
   const auto actual = static_cast<std::uint64_t>(info.st_size);
   if (actual == size) return fd;
   if (actual != 0) {
@@ -90,10 +91,7 @@ Result<GuestRam> GuestRam::allocate(const api::MemoryConfig& config, const std::
   const int reserve = config.reserve ? 0 : MAP_NORESERVE;
   if (config.file) {
     VMMD_ASSIGN(UniqueFd file, open_memory_file(*config.file, config.size));
-    GuestRam ram(layout, Backing::File, std::move(file));
-    VMMD_TRY(ram.map(MAP_SHARED | reserve));
-    VMMD_TRY(ram.advise(config));
-    return ram;
+    return live_file(std::move(file), layout, config);
   }
   if (config.shared || config.hugepages) {
     VMMD_ASSIGN(UniqueFd file, create_memfd(config));
@@ -113,6 +111,14 @@ Result<GuestRam> GuestRam::copy_on_write(UniqueFd file, const std::vector<RamRan
                                          const api::MemoryConfig& config) {
   GuestRam ram(layout, Backing::PrivateFile, std::move(file));
   VMMD_TRY(ram.map(MAP_PRIVATE | (config.reserve ? 0 : MAP_NORESERVE)));
+  VMMD_TRY(ram.advise(config));
+  return ram;
+}
+
+Result<GuestRam> GuestRam::live_file(UniqueFd file, const std::vector<RamRange>& layout,
+                                     const api::MemoryConfig& config) {
+  GuestRam ram(layout, Backing::File, std::move(file));
+  VMMD_TRY(ram.map(MAP_SHARED | (config.reserve ? 0 : MAP_NORESERVE)));
   VMMD_TRY(ram.advise(config));
   return ram;
 }
@@ -156,7 +162,7 @@ Status GuestRam::remap_private() {
     ::madvise(mappings_[i].data(), mappings_[i].size(), MADV_DONTDUMP);
   }
   backing_ = Backing::PrivateFile;
-  return {};
+  return lock_file(file_.get(), LOCK_SH, "of this VM");  // others may map it too from now on
 }
 
 std::vector<devices::GuestRegion> GuestRam::regions() const {

@@ -50,6 +50,10 @@ class GuestRam {
   static Result<GuestRam> copy_on_write(UniqueFd file, const std::vector<RamRange>& layout,
                                         const api::MemoryConfig& config);
 
+  /// RAM that lives in `file`, which is as long as the layout says: what the guest writes, the file holds.
+  static Result<GuestRam> live_file(UniqueFd file, const std::vector<RamRange>& layout,
+                                    const api::MemoryConfig& config);
+
   /// Replaces the shared mapping of `file` by a private one of the same content at the same addresses, so
   /// that writes no longer reach it. For RAM whose file became a snapshot's memory.bin. vCPUs and workers are
   /// parked.

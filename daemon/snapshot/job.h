@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -18,10 +19,17 @@ class Job {
 
   [[nodiscard]] const std::string& id() const { return id_; }
 
+  /// Who is told of progress, at most ten times a second, by whichever thread does the work. Before it
+  /// starts.
+  void set_listener(std::function<void(const api::JobStatus&)> listener) { listener_ = std::move(listener); }
+
   /// `name` is a literal.
   void enter_phase(const char* name) { phase_.store(name); }
   void set_total(std::uint64_t bytes) { total_.store(bytes); }
-  void add_done(std::uint64_t bytes) { done_.fetch_add(bytes, std::memory_order_relaxed); }
+  void add_done(std::uint64_t bytes) {
+    done_.fetch_add(bytes, std::memory_order_relaxed);
+    tell();
+  }
   [[nodiscard]] std::uint64_t done() const { return done_.load(); }
   [[nodiscard]] std::uint64_t total() const { return total_.load(); }
 
@@ -39,6 +47,16 @@ class Job {
   }
 
  private:
+  void tell() {
+    if (!listener_) return;
+    const auto now = std::chrono::steady_clock::now().time_since_epoch().count();
+    auto last = last_told_.load(std::memory_order_relaxed);
+    if (now - last < std::chrono::nanoseconds(kTellInterval).count()) return;
+    if (last_told_.compare_exchange_strong(last, now)) listener_(status());
+  }
+
+  static constexpr std::chrono::milliseconds kTellInterval{100};
+
   const std::string id_;
   const std::string kind_;
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
@@ -46,6 +64,8 @@ class Job {
   std::atomic<std::uint64_t> done_ = 0;   // bytes
   std::atomic<std::uint64_t> total_ = 0;  // bytes
   std::atomic<bool> cancelled_ = false;
+  std::function<void(const api::JobStatus&)> listener_;
+  std::atomic<std::int64_t> last_told_ = 0;  // steady clock, ns
 };
 
 }  // namespace vmmd::snapshot

@@ -171,6 +171,18 @@ class Writer {
   std::atomic<std::uint64_t> written_ = 0;
 };
 
+// Waits chunk by chunk for what Writer has started, so that a cancel is noticed soon: the fsync that follows
+// cannot be stopped, but then has only metadata to write. Errors show there.
+Status wait_for_write_back(int fd, const std::vector<Chunk>& chunks, Job& job) {
+  job.enter_phase("write-back");
+  for (const Chunk& chunk : chunks) {
+    VMMD_TRY(job.check());
+    ::sync_file_range(fd, static_cast<off_t>(chunk.index * kChunkSize), kChunkSize,
+                      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::uint64_t> copy_memory_out(const memory::GuestRam& ram, int fd, MemoryDigests& digests, Job& job) {
@@ -180,7 +192,9 @@ Result<std::uint64_t> copy_memory_out(const memory::GuestRam& ram, int fd, Memor
     return fail_errno(ErrorCode::Internal, errno, "cannot size memory.bin to {} bytes", ram.size());
   }
   Writer writer(ram, fd, digests, job);
-  VMMD_TRY(for_each_chunk(chunks_of(extents), job, [&](const Chunk& chunk) { return writer.write(chunk); }));
+  const std::vector<Chunk> chunks = chunks_of(extents);
+  VMMD_TRY(for_each_chunk(chunks, job, [&](const Chunk& chunk) { return writer.write(chunk); }));
+  VMMD_TRY(wait_for_write_back(fd, chunks, job));
   return writer.written();
 }
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <utility>
@@ -10,8 +11,10 @@
 
 #include "api/options.h"
 #include "api/overrides.h"
+#include "base/version.h"
 #include "daemon/snapshot/cpu_identity.h"
 #include "daemon/snapshot/format/problems.h"
+#include "daemon/snapshot/format/reseal.h"
 #include "daemon/snapshot/format/verify.h"
 #include "daemon/snapshot/memory_copy.h"
 #include "daemon/snapshot/units.h"
@@ -80,11 +83,9 @@ void check_cpu(const SnapshotManifest& manifest, const kvm::Kvm& kvm, Problems& 
 
 Result<RestorePlan> plan_restore(const api::RestoreRequest& request, const kvm::Kvm& kvm) {
   VMMD_ASSIGN(const auto source, api::path_from_file_url(request.source_url));
-  if (request.memory_mode == MemoryMode::Shared) {
-    return fail(ErrorCode::NotSupported, "memory_restore_mode shared is not built yet; use cow or copy");
-  }
   Problems problems;
-  auto snapshot = inspect_snapshot(source, {}, problems);
+  const OpenOptions open_options{.writable_memory = request.memory_mode == MemoryMode::Shared};
+  auto snapshot = inspect_snapshot(source, open_options, problems);
   const std::string headline = fmt::format("cannot restore {}", source.native());
   if (!snapshot) {
     VMMD_TRY(problems.to_status(ErrorCode::BadRequest, headline));
@@ -109,34 +110,35 @@ Result<RestorePlan> plan_restore(const api::RestoreRequest& request, const kvm::
   return plan;
 }
 
-Result<memory::GuestRam> restore_ram(RestorePlan& plan, Job& job) {
-  const bool full_check = plan.request.verify == api::RestoreRequest::Verify::Full;
-  if (plan.request.memory_mode == MemoryMode::Cow) {
-    if (full_check) {
-      const auto progress = [&job](std::uint64_t done, std::uint64_t total) {
-        job.set_total(total);
-        job.add_done(done - job.done());
-        return !job.cancelled();
-      };
-      VMMD_ASSIGN(const VerifyReport report, verify_memory(plan.snapshot, progress));
-      VMMD_TRY(job.check());
-      if (!report.damaged.empty()) {
-        return fail(ErrorCode::BadRequest,
-                    "memory.bin is damaged in {} places, first {} bytes at guest address {:#x}",
-                    report.damaged.size(), report.damaged.front().length,
-                    report.damaged.front().guest_address);
-      }
-    }
-    UniqueFd file(::fcntl(plan.snapshot.memory.get(), F_DUPFD_CLOEXEC, 0));
-    if (!file) return fail_errno(ErrorCode::Internal, errno, "cannot duplicate memory.bin's descriptor");
-    return memory::GuestRam::copy_on_write(std::move(file), plan.layout, plan.config.memory);
-  }
+namespace {
+
+Result<UniqueFd> duplicate(const UniqueFd& fd) {
+  UniqueFd copy(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));  // shares the lock on memory.bin
+  if (!copy) return fail_errno(ErrorCode::Internal, errno, "cannot duplicate memory.bin's descriptor");
+  return copy;
+}
+
+Status verify_all(const OpenSnapshot& snapshot, Job& job) {
+  const auto progress = [&job](std::uint64_t done, std::uint64_t total) {
+    job.set_total(total);
+    job.add_done(done - job.done());
+    return !job.cancelled();
+  };
+  VMMD_ASSIGN(const VerifyReport report, verify_memory(snapshot, progress));
+  VMMD_TRY(job.check());
+  if (report.damaged.empty()) return {};
+  return fail(ErrorCode::BadRequest,
+              "memory.bin is damaged in {} places, first {} bytes at guest address {:#x}",
+              report.damaged.size(), report.damaged.front().length, report.damaged.front().guest_address);
+}
+
+Result<memory::GuestRam> copy_ram(const RestorePlan& plan, Job& job) {
   VMMD_ASSIGN(memory::GuestRam ram, memory::GuestRam::allocate(plan.config.memory, plan.layout));
-  // Copying reads everything anyway, so the digests cost little; a snapshot taken by link may have none.
+  // Copying reads everything anyway, so the digests cost little; a snapshot taken by link has none.
   std::optional<MemoryDigests> digests;
   if (plan.snapshot.digests && plan.request.verify != api::RestoreRequest::Verify::None) {
     VMMD_ASSIGN(digests, load_memory_digests(plan.snapshot));
-  } else if (full_check) {
+  } else if (plan.request.verify == api::RestoreRequest::Verify::Full) {
     return fail(ErrorCode::BadRequest,
                 "the snapshot has no digests of its memory, so verify=full is not possible");
   }
@@ -144,9 +146,28 @@ Result<memory::GuestRam> restore_ram(RestorePlan& plan, Job& job) {
   return ram;
 }
 
-Status restore_machine(const RestorePlan& plan, vm::Machine& machine, std::vector<std::string>& fresh) {
+}  // namespace
+
+Result<memory::GuestRam> restore_ram(RestorePlan& plan, Job& job) {
+  if (plan.request.memory_mode == MemoryMode::Copy) return copy_ram(plan, job);
+  if (plan.request.verify == api::RestoreRequest::Verify::Full) VMMD_TRY(verify_all(plan.snapshot, job));
+  VMMD_ASSIGN(UniqueFd file, duplicate(plan.snapshot.memory));
+  if (plan.request.memory_mode == MemoryMode::Shared) {
+    return memory::GuestRam::live_file(std::move(file), plan.layout, plan.config.memory);
+  }
+  return memory::GuestRam::copy_on_write(std::move(file), plan.layout, plan.config.memory);
+}
+
+Status restore_machine(RestorePlan& plan, vm::Machine& machine, std::vector<std::string>& fresh) {
   const std::vector<devices::StateUnit*> units = machine.units();
   VMMD_TRY(compare_units(plan.snapshot.state, units, fresh));
+  if (plan.request.cpu_check == api::RestoreRequest::CpuCheck::Strict) {
+    VMMD_TRY(machine.match_tsc_frequency(static_cast<std::uint32_t>(plan.snapshot.manifest.cpu().tsc_khz())));
+  }
+  // From here on memory.bin may change: say so in the manifest first, durably.
+  if (plan.request.memory_mode == MemoryMode::Shared) {
+    VMMD_TRY(mark_consumed(plan.snapshot, fmt::format("vmmd {}, pid {}", kVersion, ::getpid())));
+  }
   VMMD_TRY(restore_units(plan.snapshot.state, units));
   if (plan.request.identity == api::RestoreRequest::Identity::New) {
     devices::VmGenId::Id id{};

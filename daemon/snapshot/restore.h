@@ -29,11 +29,12 @@ struct RestorePlan {
 /// `kvm` knew before.
 Result<RestorePlan> plan_restore(const api::RestoreRequest& request, const kvm::Kvm& kvm);
 
-/// RAM for the plan: mapped copy-on-write (no copy, no time), or read into fresh memory.
+/// RAM for the plan: mapped copy-on-write (no copy, no time), read into fresh memory, or memory.bin itself.
 Result<memory::GuestRam> restore_ram(RestorePlan& plan, Job& job);
 
 /// Puts the units' state into a machine that was created from plan.config: paused, ready to resume. Names of
-/// units that the snapshot lacks are appended to `fresh`.
-Status restore_machine(const RestorePlan& plan, vm::Machine& machine, std::vector<std::string>& fresh);
+/// units that the snapshot lacks are appended to `fresh`. With `shared` the snapshot is marked as consumed
+/// first.
+Status restore_machine(RestorePlan& plan, vm::Machine& machine, std::vector<std::string>& fresh);
 
 }  // namespace vmmd::snapshot

@@ -6,8 +6,6 @@ namespace vmmd::vm {
 
 namespace {
 
-using devices::BusRegion;
-
 devices::CmosRtc::Config cmos_config(const memory::GuestRam& ram) {
   devices::CmosRtc::Config config;
   for (const memory::RamRange& range : ram.layout()) {
@@ -35,27 +33,51 @@ Result<std::unique_ptr<Chipset>> Chipset::build(const api::VmConfig& config, con
                                                 const memory::GuestRam& ram, HostSide& host,
                                                 devices::Clock& clock, devices::PowerSink& power) {
   std::unique_ptr<Chipset> chipset(new Chipset(vm, memory, ram, clock, power));
-  VMMD_TRY(chipset->map_devices());
+  VMMD_TRY(map_ports(chipset->ports_, chipset.get()));
+  VMMD_TRY(chipset->mmio_.map(
+      {"ioapic", memory::kIoapicStart, devices::Ioapic::kSize, devices::Ioapic::kWidths, &chipset->ioapic_}));
+  VMMD_TRY(chipset->mmio_.map({"pci-ecam", memory::kEcamStart, memory::kEcamSize,
+                               devices::PciRoot::kEcamWidths, &chipset->pci_.ecam()}));
   VMMD_TRY(chipset->add_consoles(config, host));
   return chipset;
 }
 
-Status Chipset::map_devices() {
+// The fixed ports. Without a chipset they are only claimed, for check().
+Status Chipset::map_ports(devices::Bus& bus, Chipset* chipset) {
   using namespace devices;
-  const BusRegion ports[] = {
-      {"rtc", memory::kRtcPort, CmosRtc::kSize, CmosRtc::kWidths, &rtc_},
-      {"i8042-data", memory::kI8042Port, I8042::kPortSize, I8042::kWidths, &i8042_.data()},
-      {"i8042-command", memory::kI8042Port + I8042::kCommandPortOffset, I8042::kPortSize, I8042::kWidths,
-       &i8042_.command()},
-      {"post-code", memory::kDebugPort, 1, kWidth1, &post_code_},
-      {"acpi-power", memory::kAcpiResetPort, AcpiPower::kSize, AcpiPower::kWidths, &acpi_power_},
-      {"acpi-pm-timer", memory::kAcpiPmTimerPort, AcpiPmTimer::kSize, AcpiPmTimer::kWidths, &pm_timer_},
-      {"ged", memory::kGedPort, GenericEventDevice::kSize, GenericEventDevice::kWidths, &event_device_},
-      {"pci-config", memory::kPciConfigPort, PciRoot::kPortsSize, PciRoot::kPortsWidths, &pci_.ports()},
+  const auto map = [&](const char* name, std::uint64_t base, std::uint64_t length, Widths widths,
+                       auto device) {
+    return bus.map({name, base, length, widths, chipset != nullptr ? device(*chipset) : nullptr});
   };
-  for (const BusRegion& region : ports) VMMD_TRY(ports_.map(region));
-  VMMD_TRY(mmio_.map({"ioapic", memory::kIoapicStart, Ioapic::kSize, Ioapic::kWidths, &ioapic_}));
-  return mmio_.map({"pci-ecam", memory::kEcamStart, memory::kEcamSize, PciRoot::kEcamWidths, &pci_.ecam()});
+  VMMD_TRY(map("rtc", memory::kRtcPort, CmosRtc::kSize, CmosRtc::kWidths,
+               [](Chipset& c) -> BusDevice* { return &c.rtc_; }));
+  VMMD_TRY(map("i8042-data", memory::kI8042Port, I8042::kPortSize, I8042::kWidths,
+               [](Chipset& c) { return &c.i8042_.data(); }));
+  VMMD_TRY(map("i8042-command", memory::kI8042Port + I8042::kCommandPortOffset, I8042::kPortSize,
+               I8042::kWidths, [](Chipset& c) { return &c.i8042_.command(); }));
+  VMMD_TRY(map("post-code", memory::kDebugPort, 1, kWidth1,
+               [](Chipset& c) -> BusDevice* { return &c.post_code_; }));
+  VMMD_TRY(map("acpi-power", memory::kAcpiResetPort, AcpiPower::kSize, AcpiPower::kWidths,
+               [](Chipset& c) -> BusDevice* { return &c.acpi_power_; }));
+  VMMD_TRY(map("acpi-pm-timer", memory::kAcpiPmTimerPort, AcpiPmTimer::kSize, AcpiPmTimer::kWidths,
+               [](Chipset& c) -> BusDevice* { return &c.pm_timer_; }));
+  VMMD_TRY(map("ged", memory::kGedPort, GenericEventDevice::kSize, GenericEventDevice::kWidths,
+               [](Chipset& c) -> BusDevice* { return &c.event_device_; }));
+  return map("pci-config", memory::kPciConfigPort, PciRoot::kPortsSize, PciRoot::kPortsWidths,
+             [](Chipset& c) { return &c.pci_.ports(); });
+}
+
+Status Chipset::check(const api::VmConfig& config) {
+  devices::Bus ports("port", 0x10000);
+  VMMD_TRY(map_ports(ports, nullptr));
+  if (config.serial.mode != api::ConsoleMode::Off) {
+    VMMD_TRY(
+        ports.map({"serial0", memory::kSerialPort, devices::Serial16550::kPorts, devices::kWidth1, nullptr}));
+  }
+  if (config.debug_console.mode == api::ConsoleMode::Off) return {};
+  auto mapped = ports.map({"debug-console", config.debug_console.iobase, 1, devices::kWidth1, nullptr});
+  if (!mapped) return wrap(std::move(mapped).error(), "/debug_console/iobase is taken");
+  return {};
 }
 
 Status Chipset::add_consoles(const api::VmConfig& config, HostSide& host) {

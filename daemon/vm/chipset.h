@@ -37,6 +37,8 @@ class Chipset {
                                                 const devices::GuestMemory& memory,
                                                 const memory::GuestRam& ram, HostSide& host,
                                                 devices::Clock& clock, devices::PowerSink& power);
+  /// Whether the devices that `config` asks for find room on the buses: at vm.create, before any exists.
+  static Status check(const api::VmConfig& config);
   Chipset(const Chipset&) = delete;
   Chipset& operator=(const Chipset&) = delete;
 
@@ -55,7 +57,7 @@ class Chipset {
  private:
   Chipset(const kvm::VmFd& vm, const devices::GuestMemory& memory, const memory::GuestRam& ram,
           devices::Clock& clock, devices::PowerSink& power);
-  Status map_devices();
+  static Status map_ports(devices::Bus& bus, Chipset* chipset);
   Status add_consoles(const api::VmConfig& config, HostSide& host);
 
   devices::Bus ports_{"port", 0x10000};

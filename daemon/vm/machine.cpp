@@ -171,6 +171,22 @@ Status Machine::set_boot_state(const api::VmConfig& config) {
   return {};
 }
 
+Status Machine::match_tsc_frequency(std::uint32_t khz) {
+  constexpr std::uint64_t kTolerancePpm = 250;
+  const std::uint32_t host = vcpus_.front()->fd().tsc_khz();
+  if (khz == 0 || host == 0) return {};
+  const std::uint64_t difference = khz > host ? khz - host : host - khz;
+  if (difference * 1'000'000 <= kTolerancePpm * host) return {};
+  if (kvm_->check(KVM_CAP_TSC_CONTROL) <= 0) {
+    return fail(ErrorCode::BadRequest,
+                "the guest's TSC runs at {} kHz, this host's at {} kHz, and this host cannot scale it "
+                "(KVM_CAP_TSC_CONTROL)",
+                khz, host);
+  }
+  for (const auto& vcpu : vcpus_) VMMD_TRY(vcpu->fd().set_tsc_khz(khz));
+  return {};
+}
+
 Status Machine::start_threads() {
   for (const auto& vcpu : vcpus_) VMMD_TRY(vcpu->start(affinity_[vcpu->index()]));
   threads_started_ = true;

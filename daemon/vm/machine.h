@@ -37,6 +37,10 @@ class Machine {
   /// Loads kernel, initramfs, command line and ACPI tables, and sets the boot processor's registers.
   Status boot(const api::VmConfig& config);
 
+  /// Gives the vCPUs the TSC frequency that the guest knows, before their state is restored. Within 250 ppm,
+  /// the drift that Linux's timekeeping corrects, nothing is done; beyond it the host must be able to scale.
+  Status match_tsc_frequency(std::uint32_t khz);
+
   /// Lets the guest run. Guest time goes on where it stopped.
   Status resume();
   /// Stops the guest between two instructions and guest time with it. Returns when every vCPU is parked.
