@@ -55,22 +55,21 @@ void wait_for_exit(const sigset_t& signals) {
 /// --kernel, --restore: what the API could also be asked for, asked first. A failure ends the daemon.
 void start_first_vm(DaemonOptions& options, control::DaemonService& service, std::atomic<bool>& failed,
                     const std::function<void()>& request_exit) {
-  const auto give_up = [&failed, request_exit](const Error& error) {
-    log_error("{}", error.to_string());
+  const auto give_up = [&failed, request_exit] {  // the service has logged why
     failed = true;
     request_exit();
   };
   if (options.vm) {
     service.create(std::move(*options.vm), [give_up](const Status& created) {
-      if (!created) give_up(created.error());
+      if (!created) give_up();
     });
     service.command(api::Command::Boot, [give_up, &failed](const Status& booted) {
-      if (!booted && !failed) give_up(booted.error());
+      if (!booted && !failed) give_up();
     });
   }
   if (options.restore) {
     service.restore(std::move(*options.restore), [give_up](const Status& restored) {
-      if (!restored) give_up(restored.error());
+      if (!restored) give_up();
     });
   }
 }

@@ -30,7 +30,9 @@ void DaemonService::create(api::VmConfig config, api::Done<void> done) {
   auto shared = std::make_shared<api::VmConfig>(std::move(config));
   queue_.post([this, shared, done = std::move(done)] {
     Status status = api::validate(*shared);
-    done(status ? control_.create(std::move(*shared)) : status);
+    if (status) status = control_.create(std::move(*shared));
+    if (!status) log_warning("vm.create: {}", status.error().to_string());
+    done(std::move(status));
   });
 }
 
