@@ -18,7 +18,13 @@ Status check_directory_of(const std::string& path) {
   std::filesystem::path directory = std::filesystem::path(path).parent_path();
   if (directory.empty()) directory = ".";
   if (::access(directory.c_str(), W_OK | X_OK) != 0) {
-    return fail_errno(ErrorCode::BadRequest, errno, "cannot create \"{}\" in its directory", path);
+    if (errno == ENOENT) {
+      return fail(ErrorCode::BadRequest,
+                  "cannot create \"{}\": there is no directory \"{}\"; create it first", path,
+                  directory.native());
+    }
+    return fail_errno(ErrorCode::BadRequest, errno, "cannot create \"{}\" in directory \"{}\"", path,
+                      directory.native());
   }
   return {};
 }

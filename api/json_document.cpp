@@ -112,6 +112,9 @@ Result<JsonDocument> JsonDocument::parse(std::string_view text) {
   if (text.size() > kMaxLength) {
     return fail(ErrorCode::TooLarge, "the JSON is {} bytes long, more than {}", text.size(), kMaxLength);
   }
+  if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) {
+    return fail(ErrorCode::BadRequest, "(root): empty: a JSON object is expected");
+  }
   FormChecker checker;
   json::sax_parse(text, &checker);
   if (!checker.mistakes().empty()) return tl::make_unexpected(checker.mistakes().take());

@@ -110,9 +110,14 @@ Status check_labels(const std::map<std::string, std::string>& labels) {
   return {};
 }
 
+/// A mistake in a body is one message, where first: JSON pointers are no level of the chain of errors.
+tl::unexpected<Error> blame(std::string_view pointer, const Error& error) {
+  return fail(error.code, "{}: {}", pointer, error.to_string());
+}
+
 Status check_url(std::string_view pointer, std::string_view url) {
-  if (auto path = path_from_file_url(url); !path) return wrap(std::move(path).error(), "{}", pointer);
-  return {};
+  const auto path = path_from_file_url(url);
+  return path ? Status{} : blame(pointer, path.error());
 }
 
 }  // namespace
@@ -140,7 +145,7 @@ Result<RestoreRequest> parse_restore_request(std::string_view json) {
   VMMD_TRY(check_url("/source_url", body.request.source_url));
   if (body.memory_mode) {
     auto mode = memory_mode_from_name(*body.memory_mode);
-    if (!mode) return wrap(std::move(mode).error(), "/memory_restore_mode");
+    if (!mode) return blame("/memory_restore_mode", mode.error());
     body.request.memory_mode = *mode;
   }
   const auto unbuilt = [](std::string_view field) {

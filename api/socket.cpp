@@ -49,8 +49,19 @@ Result<UniqueFd> lock_path(const std::string& path) {
   const std::string lock_file = path + ".lock";
   for (int round = 0; round < kLockRounds; ++round) {
     UniqueFd fd(::open(lock_file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
-    if (!fd)
-      return fail_errno(ErrorCode::BadRequest, errno, "cannot open the API socket's lock file {}", lock_file);
+    if (!fd && errno == ENOENT) {
+      return fail(
+          ErrorCode::BadRequest,
+          "the directory of the API socket {} does not exist: create it, or choose another --api-socket",
+          path);
+    }
+    if (!fd) {
+      return fail_errno(
+          ErrorCode::BadRequest, errno,
+          "cannot create {}, the lock of the API socket: choose another --api-socket, or make its "
+          "directory writable",
+          lock_file);
+    }
     struct flock lock = {};
     lock.l_type = F_WRLCK;
     lock.l_whence = SEEK_SET;
@@ -156,7 +167,10 @@ Result<ApiSocket> bind_api_socket(const std::string& path) {
 }
 
 Result<ApiSocket> inherit_api_socket(int fd) {
-  if (::fcntl(fd, F_GETFD) < 0) return fail_errno(ErrorCode::BadRequest, errno, "descriptor {}", fd);
+  if (::fcntl(fd, F_GETFD) < 0) {
+    return fail_errno(ErrorCode::BadRequest, errno, "descriptor {}, given as the API socket, is not open",
+                      fd);
+  }
   VMMD_ASSIGN(const int domain, socket_option(fd, SO_DOMAIN));
   VMMD_ASSIGN(const int type, socket_option(fd, SO_TYPE));
   VMMD_ASSIGN(const int listening, socket_option(fd, SO_ACCEPTCONN));

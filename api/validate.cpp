@@ -18,7 +18,8 @@ namespace vmmd::api {
 
 namespace {
 
-constexpr std::uint64_t kPage = 4096;                               // bytes
+constexpr std::uint64_t kPage = 4096;                         // bytes
+constexpr std::uint64_t kMinMemory = std::uint64_t{1} << 20;  // bytes; below it ACPI tables have no place
 constexpr std::uint64_t kDefaultHugepage = std::uint64_t{2} << 20;  // bytes, x86-64
 constexpr unsigned kMinPhysBits = 36, kMaxPhysBits = 52;  // CPUID 0x80000008, Intel SDM volume 3, 4.1.4
 constexpr unsigned kMaxThreadsPerCore = 2;
@@ -135,6 +136,9 @@ void check_memory(const MemoryConfig& memory, unsigned max_phys_bits, Findings& 
     if (memory.size == 0 || memory.size % kPage != 0) {
       findings.add(ErrorCode::BadRequest, "/memory/size", "{} is not a positive multiple of {} bytes",
                    memory.size, kPage);
+    } else if (memory.size < kMinMemory) {
+      findings.add(ErrorCode::BadRequest, "/memory/size",
+                   "{} bytes are less than {}: no guest can boot there", memory.size, kMinMemory);
     }
     if (max_phys_bits < 64 && memory.size >> max_phys_bits != 0) {
       findings.add(ErrorCode::BadRequest, "/memory/size",

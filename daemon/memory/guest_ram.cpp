@@ -88,7 +88,8 @@ Mapping::~Mapping() {
 }
 
 Result<GuestRam> GuestRam::allocate(const api::MemoryConfig& config, const std::vector<RamRange>& layout) {
-  const int reserve = config.reserve ? 0 : MAP_NORESERVE;
+  // Without a reservation a huge page that the host lacks is a SIGBUS when the guest touches it.
+  const int reserve = config.reserve || config.hugepages ? 0 : MAP_NORESERVE;
   if (config.file) {
     VMMD_ASSIGN(UniqueFd file, open_memory_file(*config.file, config.size));
     return live_file(std::move(file), layout, config);
@@ -128,7 +129,14 @@ Status GuestRam::map(int flags) {
     void* address = ::mmap(nullptr, range.size, PROT_READ | PROT_WRITE, flags, file_.get(),
                            static_cast<off_t>(file_ ? range.file_offset : 0));
     if (address == MAP_FAILED) {
-      return fail_errno(ErrorCode::Internal, errno, "cannot map {} bytes of guest RAM", range.size);
+      const int error = errno;
+      if (huge_pages_ && error == ENOMEM) {
+        return fail(ErrorCode::BadRequest,
+                    "the host has not {} bytes of free huge pages for guest RAM: set vm.nr_hugepages (see "
+                    "HugePages_Free in /proc/meminfo), or leave memory.hugepages off",
+                    range.size);
+      }
+      return fail_errno(ErrorCode::Internal, error, "cannot map {} bytes of guest RAM", range.size);
     }
     mappings_.emplace_back(static_cast<std::byte*>(address), range.size);
   }

@@ -110,7 +110,9 @@ TEST_CASE("equal keys of different objects are no duplicates") {
 }
 
 TEST_CASE("what is not JSON is refused with the place") {
-  CHECK(mistakes_in("")[0].starts_with("(root): not valid JSON at byte 1: unexpected end of input"));
+  CHECK(mistakes_in("") == Messages{"(root): empty: a JSON object is expected"});
+  CHECK(mistakes_in(" \r\n\t") == Messages{"(root): empty: a JSON object is expected"});
+  CHECK(mistakes_in("{")[0].starts_with("(root): not valid JSON at byte 2: unexpected end of input"));
   CHECK(mistakes_in(R"({"payload": {},})")[0].starts_with("(root): not valid JSON at byte 16: "));
   CHECK(mistakes_in(R"({"payload": {}} x)")[0].starts_with("(root): not valid JSON at byte 17: "));
   CHECK(mistakes_in("{\"payload\": {\"kernel\": \"\xff\"}}") ==

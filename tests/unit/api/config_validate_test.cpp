@@ -141,8 +141,10 @@ TEST_CASE("affinity names vCPUs and host CPUs that exist") {
 
 TEST_CASE("memory comes in pages and fits the address space") {
   Host host;
-  host.config.memory.size = 4096;
+  host.config.memory.size = 1 << 20;
   CHECK(host.verdict() == "fine");
+  host.config.memory.size = (1 << 20) - 4096;
+  CHECK(host.verdict() == "/memory/size: 1044480 bytes are less than 1048576: no guest can boot there");
   host.config.memory.size = 4097;
   CHECK(host.verdict() == "/memory/size: 4097 is not a positive multiple of 4096 bytes");
   host.config.memory.size = 0;
@@ -167,23 +169,24 @@ TEST_CASE("huge pages have a size that divides the memory and that the host offe
 
 TEST_CASE("a memory file is a regular file, absent, empty or of the size of the memory") {
   Host host;
-  host.config.memory.size = 8192;
+  host.config.memory.size = 2097152;
   host.config.memory.file = host.path("ram");
   CHECK(host.verdict() == "fine");
   CHECK_FALSE(fs::exists(host.path("ram")));
   std::ofstream(host.path("ram")).flush();
   CHECK(host.verdict() == "fine");
-  fs::resize_file(host.path("ram"), 8192);
+  fs::resize_file(host.path("ram"), 2097152);
   CHECK(host.verdict() == "fine");
   fs::resize_file(host.path("ram"), 4096);
-  CHECK(host.verdict() ==
-        "/memory/file: \"DIR/ram\" has 4096 bytes, the VM has 8192 bytes of RAM: give the matching size or "
-        "another file");
+  CHECK(
+      host.verdict() ==
+      "/memory/file: \"DIR/ram\" has 4096 bytes, the VM has 2097152 bytes of RAM: give the matching size or "
+      "another file");
   host.config.memory.file = host.path("");
   CHECK(host.verdict() == "/memory/file: \"DIR/\" is not a regular file");
   host.config.memory.file = host.path("no/ram");
   CHECK(host.verdict() ==
-        "/memory/file: cannot create \"DIR/no/ram\" in its directory: No such file or directory");
+        "/memory/file: cannot create \"DIR/no/ram\": there is no directory \"DIR/no\"; create it first");
 }
 
 TEST_CASE("a memory file excludes huge pages") {
@@ -339,7 +342,7 @@ TEST_CASE("what has to be mended first is told first, with the code of its kind"
   CHECK(status.error().messages[0].starts_with("/memory/size: "));
   CHECK(status.error().messages[1].starts_with("/serial/file: "));
   CHECK(status.error().messages[2].starts_with("/watchdog: "));
-  host.config.memory.size = 4096;
+  host.config.memory.size = 1 << 20;
   status = validate(host.config);
   CHECK(status.error().code == ErrorCode::Conflict);
 }
