@@ -15,6 +15,8 @@ import subprocess
 import threading
 import time
 
+import openapi
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = pathlib.Path(os.environ.get("VMMD_BUILD", ROOT / "build"))
 VMMD = BUILD / "daemon" / "vmmd"
@@ -190,13 +192,16 @@ class Daemon:
         connection = UnixConnection(self.api, timeout)
         try:
             headers = {"Accept": "application/json"}
+            data = body
             if body is not None:
                 headers["Content-Type"] = "application/json"
-                body = body if isinstance(body, (str, bytes)) else json.dumps(body)
-            connection.request(method, "/api/v1/" + path, body=body, headers=headers)
-            answer = connection.getresponse()
-            data = answer.read()
-            return answer.status, json.loads(data) if data else None
+                data = body if isinstance(body, (str, bytes)) else json.dumps(body)
+            connection.request(method, "/api/v1/" + path, body=data, headers=headers)
+            response = connection.getresponse()
+            text = response.read()
+            answer = json.loads(text) if text else None
+            openapi.check(method, path, body, response.status, answer)
+            return response.status, answer
         finally:
             connection.close()
 
