@@ -45,6 +45,8 @@ class Stream {
   explicit Stream(UniqueFd fd) : fd_(std::move(fd)) {}
 
   void expires_at(Clock::time_point deadline) { deadline_ = deadline; }
+  /// Waiting ends with operation_aborted once `fd` is readable; -1 for never.
+  void stops_at(int fd) { stop_fd_ = fd; }
 
   template <class Buffers>
   std::size_t read_some(const Buffers& buffers, ErrorCodeOfBoost& error) {
@@ -112,9 +114,13 @@ class Stream {
         left.tv_sec = std::chrono::duration_cast<std::chrono::seconds>(rest).count();
         left.tv_nsec = (rest % std::chrono::seconds(1)).count();
       }
-      pollfd entry = {fd_.get(), events, 0};
-      const int ready = ::ppoll(&entry, 1, forever ? nullptr : &left, nullptr);
-      if (ready > 0) return true;
+      pollfd entries[] = {{stop_fd_, POLLIN, 0}, {fd_.get(), events, 0}};  // poll skips -1
+      const int ready = ::ppoll(entries, 2, forever ? nullptr : &left, nullptr);
+      if (ready > 0 && entries[0].revents == 0) return true;
+      if (ready > 0) {
+        error = asio::error::operation_aborted;
+        return false;
+      }
       if (ready < 0 && errno == EINTR) continue;
       if (ready == 0) {
         error = asio::error::timed_out;
@@ -126,6 +132,7 @@ class Stream {
   }
 
   UniqueFd fd_;
+  int stop_fd_ = -1;
   Clock::time_point deadline_ = Clock::time_point::max();
 };
 
@@ -248,22 +255,29 @@ class LineCutter {
 }  // namespace
 
 Status Client::events(const std::function<bool(std::string_view)>& on_event,
-                      std::optional<std::uint64_t> since) const {
+                      const EventOptions& options) const {
   VMMD_ASSIGN(UniqueFd fd, connect_to(path_, timeouts_.connect));
   Stream stream(std::move(fd));
   stream.expires_at(after(timeouts_.answer));
+  stream.stops_at(options.stop_fd);
   ErrorCodeOfBoost error;
-  auto request = make_request(Verb::Get, since ? fmt::format("events?since={}", *since) : "events", {});
+  const std::string target = options.since ? fmt::format("events?since={}", *options.since) : "events";
+  auto request = make_request(Verb::Get, target, {});
   http::write(stream, request, error);
+  if (error == asio::error::operation_aborted) return {};
   if (error && !answered_early(error)) return broken(error, path_, "send to");
 
   boost::beast::flat_buffer buffer;
   http::response_parser<http::buffer_body> parser;
   parser.body_limit(boost::none);
   http::read_header(stream, buffer, parser, error);
+  if (error == asio::error::operation_aborted) return {};
   if (error) return broken(error, path_, "read from");
   const unsigned status = parser.get().result_int();
-  if (status == 200) stream.expires_at(Clock::time_point::max());
+  if (status == 200) {
+    stream.expires_at(Clock::time_point::max());
+    if (options.on_open && !options.on_open()) return {};
+  }
 
   LineCutter lines;
   std::string refusal;
@@ -282,6 +296,7 @@ Status Client::events(const std::function<bool(std::string_view)>& on_event,
         return fail(ErrorCode::TooLarge, "an event of {} has more than {} bytes", path_, kLineLimit);
       return {};
     }
+    if (error == asio::error::operation_aborted) return {};
     if (error) return broken(error, path_, "read from");
   }
   if (status != 200) return tl::make_unexpected(error_from_json(status, refusal));

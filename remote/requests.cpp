@@ -1,0 +1,137 @@
+#include "remote/requests.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "api/edit_distance.h"
+#include "api/messages.h"
+#include "api/option_text.h"
+#include "api/options.h"
+#include "api/request_enums.h"
+#include "base/file.h"
+
+namespace vmmd::remote {
+
+namespace {
+
+/// The daemon takes no larger body.
+constexpr std::size_t kBodyLimit = std::size_t{4} << 20;  // bytes
+
+/// Pipes and FIFOs have no size, so this reads until the end.
+Result<std::string> read_all(int fd, const std::string& name) {
+  std::string text;
+  char chunk[64 << 10];
+  for (;;) {
+    const ssize_t size = ::read(fd, chunk, sizeof chunk);
+    if (size < 0 && errno == EINTR) continue;
+    if (size < 0) return fail_errno(ErrorCode::BadRequest, errno, "cannot read {}", name);
+    if (size == 0) return text;
+    text.append(chunk, static_cast<std::size_t>(size));
+    if (text.size() > kBodyLimit) {
+      return fail(ErrorCode::TooLarge, "{} has more than {} bytes, which the daemon would refuse", name,
+                  kBodyLimit);
+    }
+  }
+}
+
+/// A destination of the server's kind, be it valid or not; a word is not.
+bool looks_like_url(std::string_view text) {
+  return text.starts_with('/') || text.find(':') != std::string_view::npos;
+}
+
+}  // namespace
+
+Result<std::string> read_json_argument(const std::string& source) {
+  if (source.starts_with('{')) return source;
+  if (source == "-") return read_all(STDIN_FILENO, "standard input");
+  VMMD_ASSIGN(const UniqueFd fd, open_file(source, O_RDONLY));
+  return read_all(fd.get(), source);
+}
+
+Result<std::pair<std::string, std::string>> parse_label(const std::string& text) {
+  const auto equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    return fail(ErrorCode::BadRequest, "--label \"{}\": give it as NAME=VALUE", text);
+  }
+  return std::pair(text.substr(0, equals), text.substr(equals + 1));
+}
+
+std::optional<std::uint64_t> parse_count(const std::string& text) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+Result<std::string> create_body(const Arguments& arguments) {
+  const std::string path = arguments.find("path").value_or("-");
+  auto body = read_json_argument(path);
+  if (!body) return wrap(std::move(body).error(), "cannot read the VM's configuration");
+  return body;
+}
+
+std::string check_snapshot(const Arguments& arguments) {
+  const std::string destination = arguments.get("destination_url");
+  if (destination.empty()) return {};  // said elsewhere
+  if (looks_like_url(destination)) return {};
+  std::vector<std::string_view> words;
+  for (const Command& command : commands()) {
+    constexpr std::string_view kPrefix = "snapshot ";
+    if (command.name.starts_with(kPrefix)) words.push_back(command.name.substr(kPrefix.size()));
+  }
+  const std::string_view near = api::closest(destination, words);
+  return fmt::format("\"{}\" is neither a destination (file:///dir or an absolute path) nor one of {}{}",
+                     destination, fmt::join(words, ", "),
+                     near.empty() ? "" : fmt::format("; did you mean `snapshot {}`?", near));
+}
+
+Result<std::string> snapshot_body(const Arguments& arguments) {
+  api::SnapshotRequest request;
+  request.destination_url = arguments.get("destination_url");
+  if (const auto mode = arguments.find("--mode")) {
+    for (const auto& [name, value] : api::enum_names(api::SnapshotRequest::Mode{})) {
+      if (api::equal_ignoring_case(name, *mode)) request.mode = value;
+    }
+  }
+  request.pause = arguments.has("--pause");
+  request.resume = arguments.has("--resume");
+  for (const std::string& text : arguments.all("--label")) {
+    VMMD_ASSIGN(auto label, parse_label(text));
+    const std::string name = label.first;
+    if (!request.labels.insert(std::move(label)).second) {
+      return fail(ErrorCode::BadRequest, "--label {} is given twice", name);
+    }
+  }
+  request.cancel_on_disconnect = true;
+  return api::to_json(request);
+}
+
+Result<std::string> restore_body(const Arguments& arguments) {
+  std::string config = arguments.get("restore_config");
+  // Without a key it can only be the source.
+  if (config.starts_with('/') || config.starts_with("file://")) config = "source_url=" + config;
+  auto request = api::parse_restore_option(config);
+  if (!request) return wrap(std::move(request).error(), "cannot understand \"{}\"", config);
+  if (const auto overrides = arguments.find("--overrides")) {
+    auto text = read_json_argument(*overrides);
+    if (!text) return wrap(std::move(text).error(), "--overrides");
+    request->overrides = std::move(*text);
+  }
+  return api::to_json(*request);
+}
+
+Result<std::string> cancel_body(const Arguments& arguments) {
+  return api::cancel_request_json(arguments.get("job"));
+}
+
+Result<std::string> unbuilt_body(const Arguments&) {
+  return std::string("{}");
+}
+
+}  // namespace vmmd::remote

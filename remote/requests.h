@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "remote/command.h"
+
+// Bodies of requests from arguments in ch-remote's forms, and what is wrong with arguments before that.
+namespace vmmd::remote {
+
+Result<std::string> create_body(const Arguments& arguments);
+Result<std::string> snapshot_body(const Arguments& arguments);
+Result<std::string> restore_body(const Arguments& arguments);
+Result<std::string> cancel_body(const Arguments& arguments);
+/// Of commands that no daemon of ours knows what to do with: it says so before it reads the body.
+Result<std::string> unbuilt_body(const Arguments& arguments);
+
+std::string check_snapshot(const Arguments& arguments);
+
+/// `source` is a file's path, "-" for standard input, or the JSON itself when it starts with '{'.
+Result<std::string> read_json_argument(const std::string& source);
+/// "key=value".
+Result<std::pair<std::string, std::string>> parse_label(const std::string& text);
+
+/// The whole number that `text` is, without sign; nothing if it is not.
+std::optional<std::uint64_t> parse_count(const std::string& text);
+
+}  // namespace vmmd::remote
