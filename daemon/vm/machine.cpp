@@ -205,6 +205,7 @@ Status Machine::pause() {
   for (const auto& vcpu : vcpus_) vcpu->park();
   for (const auto& vcpu : vcpus_) vcpu->wait_parked();
   if (auto stopped = time_->stop(); !stopped) {
+    static_cast<void>(time_->start());  // as it was: time runs on
     for (const auto& vcpu : vcpus_) vcpu->unpark();
     return stopped;
   }
