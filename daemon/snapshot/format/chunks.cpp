@@ -19,7 +19,7 @@
 namespace vmmd::snapshot {
 namespace {
 
-constexpr std::size_t kPiece = 256 * 1024;  // bytes per read: stays in the second-level cache
+constexpr std::size_t kPiece = 256ul * 1024;  // bytes per read: stays in the second-level cache
 constexpr std::uint64_t kProgressStep = 64ull * 1024 * 1024;  // bytes between two calls of progress
 constexpr unsigned kThreadLimit = 8;
 constexpr std::uint64_t kBatchLimit = 16;  // chunks: 32 MiB of sequential reading
@@ -127,7 +127,8 @@ Result<WalkResult> walk_chunks(int fd, std::uint64_t size, const VerifyProgress&
     std::vector<std::jthread> helpers;
     try {
       for (unsigned i = 1; i < threads; ++i) helpers.emplace_back([&walk] { Walker(walk).run(); });
-    } catch (const std::system_error&) {  // no more threads: those that run do the work
+    } catch (const std::system_error&) {
+      threads = static_cast<unsigned>(helpers.size()) + 1;  // no more to be had: these do all the work
     }
     Walker(walk).run();
   }

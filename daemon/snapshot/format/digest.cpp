@@ -9,8 +9,8 @@ namespace vmmd::snapshot {
 namespace {
 
 const xxh3::Functions& functions() {
-  static const xxh3::Functions kChosen = __builtin_cpu_supports("avx2") ? xxh3::avx2() : xxh3::baseline();
-  return kChosen;
+  static const xxh3::Functions chosen = __builtin_cpu_supports("avx2") ? xxh3::avx2() : xxh3::baseline();
+  return chosen;
 }
 
 }  // namespace
