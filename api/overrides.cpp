@@ -109,6 +109,18 @@ void merge(json& target, const json& patch) {
   }
 }
 
+// Who changes a console's mode has said what the old mode's path is worth; a merge patch would keep it, and
+// the new mode refuse it.
+void drop_paths_of_old_modes(json& target, const json& patch) {
+  for (const char* console : {"serial", "console", "debug_console"}) {
+    if (!patch.contains(console) || !patch[console].is_object() || !patch[console].contains("mode")) continue;
+    if (!target.contains(console) || !target[console].is_object()) continue;
+    const json& mode = patch[console]["mode"];
+    if (mode != "File") target[console].erase("file");
+    if (mode != "Socket") target[console].erase("socket");
+  }
+}
+
 // The first difference that a guest would see, or nothing.
 Status check_differences(const VmConfig& sealed, const VmConfig& changed) {
   Findings findings;
@@ -134,6 +146,7 @@ Result<VmConfig> restored_config(std::string_view sealed, std::string_view overr
     if (!patch) return wrap(std::move(patch).error(), "overrides");
     if (!patch->root().is_object()) return fail(ErrorCode::BadRequest, "overrides: expected an object");
     json merged = json::parse(to_json(*original));
+    drop_paths_of_old_modes(merged, patch->root());
     merge(merged, patch->root());
     auto changed = parse_vm_config(merged.dump());
     if (!changed) return wrap(std::move(changed).error(), "overrides");
