@@ -68,7 +68,8 @@ std::string_view hidden_for(std::string_view entry) {
   static_assert(kPartial.size() == kDeleted.size());
   tail.remove_suffix(kPartial.size());
   const std::size_t dash = tail.find('-');
-  if (dash == std::string_view::npos || dash > 10 || !all_in(tail.substr(0, dash), "0123456789")) return {};
+  // At most ten digits; no dash at all (npos) is more than that.
+  if (dash > 10 || !all_in(tail.substr(0, dash), "0123456789")) return {};
   tail.remove_prefix(dash + 1);
   if (tail.size() != kRandomDigits || !all_in(tail, "0123456789abcdef")) return {};
   return entry.substr(1, mark - 1);
