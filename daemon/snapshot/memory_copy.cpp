@@ -183,6 +183,19 @@ Status wait_for_write_back(int fd, const std::vector<Chunk>& chunks, Job& job) {
   return {};
 }
 
+// A memory file that is used again still has what an earlier VM left in it, where the snapshot has holes.
+Status empty_file(const memory::GuestRam& ram) {
+  if (ram.backing() != memory::Backing::File) return {};
+  VMMD_ASSIGN(const std::vector<Extent> old, data_extents(ram.fd(), ram.size()));
+  for (const Extent& extent : old) {
+    if (::fallocate(ram.fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(extent.offset),
+                    static_cast<off_t>(extent.length)) != 0) {
+      return fail_errno(ErrorCode::Internal, errno, "cannot clear the memory file before the restore");
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::uint64_t> copy_memory_out(const memory::GuestRam& ram, int fd, MemoryDigests& digests, Job& job) {
@@ -199,6 +212,8 @@ Result<std::uint64_t> copy_memory_out(const memory::GuestRam& ram, int fd, Memor
 }
 
 Status copy_memory_in(int fd, const memory::GuestRam& ram, const MemoryDigests* digests, Job& job) {
+  VMMD_TRY(job.check());
+  VMMD_TRY(empty_file(ram));
   VMMD_ASSIGN(const std::vector<Extent> extents, data_extents(fd, ram.size()));
   job.set_total(total_length(extents));
   const FlatMemory memory(ram);

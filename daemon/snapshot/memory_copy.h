@@ -17,8 +17,8 @@ namespace vmmd::snapshot {
 /// end finds little to do. Untouched memory is not read. Stops with an error soon after `job` is cancelled.
 Result<std::uint64_t> copy_memory_out(const memory::GuestRam& ram, int fd, MemoryDigests& digests, Job& job);
 
-/// Fills fresh RAM from `fd` (memory.bin), holes left untouched. With `digests` every chunk is compared on
-/// the way; a difference is an error that names the guest address.
+/// Fills fresh RAM from `fd` (memory.bin), holes left untouched. What a memory file held before is gone. With
+/// `digests` every chunk is compared on the way; a difference is an error that names the guest address.
 Status copy_memory_in(int fd, const memory::GuestRam& ram, const MemoryDigests* digests, Job& job);
 
 }  // namespace vmmd::snapshot
