@@ -3,6 +3,7 @@
 #include <cstring>
 #include <string>
 
+#include "daemon/kvm/cpuid_messages.h"
 #include "daemon/kvm/register_messages.h"
 #include "daemon/x86/msr.h"
 
@@ -29,36 +30,10 @@ Status save_xsave(const VcpuFd& vcpu, std::size_t size, state::Vcpu& state) {
 
 }  // namespace
 
-std::vector<kvm_cpuid_entry2> cpuid_entries(const state::Vcpu& state) {
-  std::vector<kvm_cpuid_entry2> entries;
-  entries.reserve(static_cast<std::size_t>(state.cpuid_size()));
-  for (const state::CpuidLeaf& leaf : state.cpuid()) {
-    kvm_cpuid_entry2 entry = {};
-    entry.function = leaf.function();
-    entry.index = leaf.index();
-    entry.flags = leaf.flags();
-    entry.eax = leaf.eax();
-    entry.ebx = leaf.ebx();
-    entry.ecx = leaf.ecx();
-    entry.edx = leaf.edx();
-    entries.push_back(entry);
-  }
-  return entries;
-}
-
 Result<state::Vcpu> save_vcpu(const VcpuFd& vcpu, std::span<const kvm_cpuid_entry2> cpuid,
                               std::span<const std::uint32_t> msr_indices) {
   state::Vcpu state;
-  for (const kvm_cpuid_entry2& entry : cpuid) {
-    state::CpuidLeaf& leaf = *state.add_cpuid();
-    leaf.set_function(entry.function);
-    leaf.set_index(entry.index);
-    leaf.set_flags(entry.flags);
-    leaf.set_eax(entry.eax);
-    leaf.set_ebx(entry.ebx);
-    leaf.set_ecx(entry.ecx);
-    leaf.set_edx(entry.edx);
-  }
+  for (const kvm_cpuid_entry2& entry : cpuid) to_message(entry, *state.add_cpuid());
   // First: reading mp_state makes KVM take pending INIT and SIPI, which changes everything below.
   VMMD_ASSIGN(const auto mp, (vcpu.get<KVM_GET_MP_STATE, kvm_mp_state>("KVM_GET_MP_STATE")));
   state.set_mp_state(mp.mp_state);

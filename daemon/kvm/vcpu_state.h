@@ -20,9 +20,6 @@ Result<state::Vcpu> save_vcpu(const VcpuFd& vcpu, std::span<const kvm_cpuid_entr
 /// Checks that `state` has the shape this KVM takes, without touching the vCPU: hostile input ends here.
 Status check_vcpu(const Kvm& kvm, const state::Vcpu& state);
 
-/// The saved CPUID table, for KVM_SET_CPUID2.
-[[nodiscard]] std::vector<kvm_cpuid_entry2> cpuid_entries(const state::Vcpu& state);
-
 /// Writes a checked state but for CPUID, which has been set. MSRs that KVM refuses are appended to
 /// `refused_msrs`; the caller decides.
 Status restore_vcpu(const VcpuFd& vcpu, const state::Vcpu& state, std::vector<std::uint32_t>& refused_msrs);

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "daemon/kvm/cpuid_messages.h"
+
 namespace vmmd::snapshot {
 
 namespace {
@@ -28,15 +30,9 @@ void set_signature(CpuIdentity& identity, std::uint32_t eax) {
 CpuIdentity cpu_identity(const state::Vcpu& vcpu) {
   CpuIdentity identity;
   std::string brand;
+  for (const kvm_cpuid_entry2& entry : kvm::from_messages(vcpu.cpuid()))
+    kvm::to_message(entry, *identity.add_cpuid());
   for (const state::CpuidLeaf& leaf : vcpu.cpuid()) {
-    CpuidLeaf& copy = *identity.add_cpuid();
-    copy.set_function(leaf.function());
-    copy.set_index(leaf.index());
-    copy.set_flags(leaf.flags());
-    copy.set_eax(leaf.eax());
-    copy.set_ebx(leaf.ebx());
-    copy.set_ecx(leaf.ecx());
-    copy.set_edx(leaf.edx());
     if (leaf.function() == 0) {
       std::string vendor;
       for (const std::uint32_t part : {leaf.ebx(), leaf.edx(), leaf.ecx()}) append_register(vendor, part);
@@ -53,23 +49,6 @@ CpuIdentity cpu_identity(const state::Vcpu& vcpu) {
   identity.set_xcr0(vcpu.xcr0());
   identity.set_tsc_khz(vcpu.tsc_khz());
   return identity;
-}
-
-std::vector<kvm_cpuid_entry2> cpuid_of(const CpuIdentity& identity) {
-  std::vector<kvm_cpuid_entry2> entries;
-  entries.reserve(static_cast<std::size_t>(identity.cpuid_size()));
-  for (const CpuidLeaf& leaf : identity.cpuid()) {
-    kvm_cpuid_entry2 entry = {};
-    entry.function = leaf.function();
-    entry.index = leaf.index();
-    entry.flags = leaf.flags();
-    entry.eax = leaf.eax();
-    entry.ebx = leaf.ebx();
-    entry.ecx = leaf.ecx();
-    entry.edx = leaf.edx();
-    entries.push_back(entry);
-  }
-  return entries;
 }
 
 }  // namespace vmmd::snapshot

@@ -12,7 +12,7 @@
 #include "api/options.h"
 #include "api/overrides.h"
 #include "base/version.h"
-#include "daemon/snapshot/cpu_identity.h"
+#include "daemon/kvm/cpuid_messages.h"
 #include "daemon/snapshot/format/problems.h"
 #include "daemon/snapshot/format/reseal.h"
 #include "daemon/snapshot/format/verify.h"
@@ -71,7 +71,7 @@ std::vector<memory::RamRange> check_layout(const api::VmConfig& config, const Sn
 }
 
 void check_cpu(const SnapshotManifest& manifest, const kvm::Kvm& kvm, Problems& problems) {
-  const std::vector<kvm_cpuid_entry2> wanted = cpuid_of(manifest.cpu());
+  const std::vector<kvm_cpuid_entry2> wanted = kvm::from_messages(manifest.cpu().cpuid());
   const std::vector<std::string> missing = x86::missing_features(wanted, kvm.supported_cpuid());
   if (missing.empty()) return;
   problems.add(

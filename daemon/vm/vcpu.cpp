@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include "daemon/kvm/cpuid_messages.h"
 #include "daemon/kvm/vcpu_state.h"
 #include "daemon/x86/msr.h"
 
@@ -212,7 +213,7 @@ Status Vcpu::restore(const devices::UnitState& unit) {
   if (auto checked = kvm::check_vcpu(shared_.kvm, state); !checked) {
     return wrap(std::move(checked).error(), "unit {}", name_);
   }
-  VMMD_TRY(set_cpuid(kvm::cpuid_entries(state)));
+  VMMD_TRY(set_cpuid(kvm::from_messages(state.cpuid())));
   std::vector<std::uint32_t> refused;
   VMMD_TRY(kvm::restore_vcpu(fd_, state, refused));
   for (const std::uint32_t index : refused) {
