@@ -11,6 +11,8 @@
 #include <utility>
 
 #include "base/file.h"
+#include "daemon/snapshot/format/id_attribute.h"
+#include "daemon/snapshot/format/problems.h"
 
 namespace vmmd::memory {
 
@@ -36,11 +38,16 @@ Result<UniqueFd> open_memory_file(const std::string& path, std::uint64_t size) {
   if (::fstat(fd.get(), &info) != 0) return fail_errno(ErrorCode::Internal, errno, "cannot stat {}", path);
   if (!S_ISREG(info.st_mode))
     return fail(ErrorCode::BadRequest, "memory file {} is not a regular file", path);
+  if (const auto snapshot = snapshot::read_id_attribute(fd.get())) {
+    return fail(ErrorCode::Conflict,
+                "memory file {} is the memory of snapshot {}, which must not change: give another file", path,
+                snapshot::shown(*snapshot));
+  }
   if (info.st_nlink > 1) {
     return fail(
         ErrorCode::Conflict,
-        "memory file {} has {} hard links: it may be the memory of a snapshot, which must not change; remove "
-        "this name or give another file",
+        "memory file {} has {} hard links: it may be the memory of a snapshot, which must not change; "
+        "remove this name or give another file",
         path, info.st_nlink);
   }
   VMMD_TRY(lock_file(fd.get(), LOCK_EX, path));
