@@ -46,6 +46,7 @@ void check_topology(const CpusConfig& cpus, Findings& findings) {
 }
 
 void check_affinity(const CpusConfig& cpus, Findings& findings) {
+  if (cpus.affinity.empty()) return;  // counting the host's CPUs means reading a file of sysfs
   const auto host_cpus = static_cast<std::uint64_t>(std::max(1L, ::sysconf(_SC_NPROCESSORS_CONF)));
   std::set<unsigned> seen;
   for (std::size_t i = 0; i < cpus.affinity.size(); ++i) {

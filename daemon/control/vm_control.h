@@ -16,6 +16,7 @@
 #include "daemon/vm/host_side.h"
 #include "daemon/vm/lifecycle.h"
 #include "daemon/vm/machine.h"
+#include "daemon/x86/cpuid.h"
 
 namespace vmmd::control {
 
@@ -34,8 +35,12 @@ class VmControl {
   VmControl(const VmControl&) = delete;
   VmControl& operator=(const VmControl&) = delete;
 
-  /// Opens KVM ahead of the first VM, so that its start does not wait for that. Errors wait for then as well.
-  void warm_up() { static_cast<void>(kvm()); }
+  /// Does ahead of the first VM what is the same for all, so that its start does not wait for that. Errors
+  /// wait for then as well.
+  void warm_up() {
+    static_cast<void>(kvm());
+    static_cast<void>(x86::host_cpu_brand());
+  }
 
   Status create(api::VmConfig config);
   Status boot();

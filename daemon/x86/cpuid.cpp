@@ -215,7 +215,9 @@ CpuVendor cpu_vendor(std::span<const kvm_cpuid_entry2> cpuid) {
   return CpuVendor::Other;
 }
 
-std::string host_cpu_brand() {
+namespace {
+
+std::string read_cpu_brand() {
   std::array<std::uint32_t, 12> words{};
   if (__get_cpuid_max(kExtendedBase, nullptr) < kBrandBase + 2) return {};
   for (unsigned i = 0; i < 3; ++i) {
@@ -225,6 +227,14 @@ std::string host_cpu_brand() {
   std::array<char, kBrandSize + 1> text{};  // the last byte ends it, whatever the CPU says
   std::memcpy(text.data(), words.data(), kBrandSize);
   return text.data();
+}
+
+}  // namespace
+
+const std::string& host_cpu_brand() {
+  // Once: where we are a guest ourselves, CPUID is an exit to the hypervisor, and this takes seven of them.
+  static const std::string brand = read_cpu_brand();
+  return brand;
 }
 
 unsigned host_phys_bits(std::span<const kvm_cpuid_entry2> cpuid) {

@@ -66,7 +66,7 @@ enum class CpuVendor { Intel, Amd, Other };
 [[nodiscard]] CpuVendor cpu_vendor(std::span<const kvm_cpuid_entry2> cpuid);
 
 /// "AMD EPYC 7B13": the host's, which KVM_GET_SUPPORTED_CPUID leaves empty. At most 48 characters.
-[[nodiscard]] std::string host_cpu_brand();
+[[nodiscard]] const std::string& host_cpu_brand();
 
 /// Physical address bits that a guest can use: of leaf 0x8000'0008, or fewer where KVM says there that its
 /// second-level page tables reach less far. 36 where the leaf is absent.
