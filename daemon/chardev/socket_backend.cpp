@@ -83,7 +83,10 @@ Result<std::unique_ptr<SocketBackend>> SocketBackend::open(const std::string& pa
     ::unlink(path.c_str());
     return fail_errno(ErrorCode::Internal, error, "cannot listen on socket {}", path);
   }
-  return std::unique_ptr<SocketBackend>(new SocketBackend(path, std::move(listener), loop));
+  std::unique_ptr<SocketBackend> backend(new SocketBackend(path, std::move(listener), loop));
+  if (!backend->listener_->is_open())
+    return fail(ErrorCode::Internal, "cannot wait for clients of socket {}: epoll takes no more", path);
+  return backend;
 }
 
 SocketBackend::SocketBackend(std::string path, UniqueFd listener, loop::DeviceLoop& loop)

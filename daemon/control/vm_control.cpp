@@ -234,7 +234,15 @@ Status VmControl::restore(const api::RestoreRequest& request, snapshot::Job& job
   }
   publish(VmState::Paused);
   events_.publish("vm", "restored");
-  return request.resume ? resume() : Status{};
+  if (!request.resume) return {};
+  auto resumed = resume();
+  if (!resumed) {
+    // One command, one outcome: no paused VM that nobody asked for.
+    forget_vm();
+    events_.publish("vm", "restore-failed", {{"error", resumed.error().to_string()}});
+    return wrap(std::move(resumed).error(), "the VM was restored but could not be resumed");
+  }
+  return {};
 }
 
 Status VmControl::load_snapshot(const api::RestoreRequest& request, snapshot::Job& job) {

@@ -13,6 +13,8 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/system/system_error.hpp>
 
 namespace vmmd::loop {
 
@@ -34,6 +36,14 @@ DeviceLoop::~DeviceLoop() {
 
 Status DeviceLoop::start() {
   if (impl_->work) return fail(ErrorCode::Internal, "the device thread was started before");
+  try {
+    // The context makes its epoll, event and timer descriptors with its first I/O object, and throws where
+    // there are none left. Make them here, where that can be said.
+    const asio::steady_timer first(impl_->context);
+  } catch (const boost::system::system_error& error) {
+    return fail_errno(ErrorCode::Internal, error.code().value(),
+                      "cannot make the device thread's descriptors");
+  }
   impl_->work.emplace(impl_->context.get_executor());
 
   // A thread inherits its mask: block everything around its creation, so that no signal can reach it ever.

@@ -28,8 +28,14 @@ Status lock_file(int fd, int operation, const std::string& name) {
   do {
     result = ::flock(fd, operation | LOCK_NB);
   } while (result != 0 && errno == EINTR);
-  if (result == 0 || errno != EWOULDBLOCK) return {};
-  return fail(ErrorCode::Conflict, "memory file {} is in use by another virtual machine", name);
+  if (result == 0) return {};
+  const int error = errno;
+  if (error == EWOULDBLOCK)
+    return fail(ErrorCode::Conflict, "memory file {} is in use by another virtual machine", name);
+  // Any other failure must not pass for success: after `link` the exclusive lock would stay, and nobody could
+  // restore the snapshot.
+  if (error == ENOLCK || error == EOPNOTSUPP || error == ENOSYS || error == EINVAL) return {};
+  return fail_errno(ErrorCode::Internal, error, "cannot lock memory file {}", name);
 }
 
 Result<UniqueFd> open_memory_file(const std::string& path, std::uint64_t size) {

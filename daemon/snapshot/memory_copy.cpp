@@ -10,6 +10,7 @@
 #include <functional>
 #include <mutex>
 #include <span>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -99,7 +100,10 @@ Status for_each_chunk(const std::vector<Chunk>& chunks, const Job& job,
     const unsigned cpus = std::clamp(std::thread::hardware_concurrency(), 1U, kMaxThreads);
     const std::size_t extra = std::min<std::size_t>(cpus, chunks.size());
     std::vector<std::jthread> threads;
-    for (std::size_t i = 1; i < extra; ++i) threads.emplace_back(worker);
+    try {
+      for (std::size_t i = 1; i < extra; ++i) threads.emplace_back(worker);
+    } catch (const std::system_error&) {  // no more threads: those that run do the work
+    }
     worker();
   }
   return result;

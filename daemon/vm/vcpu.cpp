@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
@@ -67,6 +68,7 @@ Vcpu::~Vcpu() {
 }
 
 Status Vcpu::start(const std::vector<unsigned>& host_cpus) {
+  if (thread_.joinable()) return {};  // another vCPU's thread could not be started the last time
   install_kick_handler();
   for (const unsigned cpu : host_cpus) {
     if (cpu >= CPU_SETSIZE) return fail(ErrorCode::BadRequest, "host CPU {} does not exist", cpu);
@@ -78,9 +80,15 @@ Status Vcpu::start(const std::vector<unsigned>& host_cpus) {
   sigfillset(&mask);
   sigdelset(&mask, kick_signal());
   pthread_sigmask(SIG_SETMASK, &mask, &before);
-  thread_ = std::thread([this, host_cpus] { thread_main(host_cpus); });
+  Status status;
+  try {
+    thread_ = std::thread([this, host_cpus] { thread_main(host_cpus); });
+  } catch (const std::system_error& error) {
+    status =
+        fail_errno(ErrorCode::Internal, error.code().value(), "cannot start the thread of {}", unit_name());
+  }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return {};
+  return status;
 }
 
 Status Vcpu::set_cpuid(std::vector<kvm_cpuid_entry2> entries) {
