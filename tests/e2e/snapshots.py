@@ -1,0 +1,74 @@
+"""What snapshot directories are, judged twice: by vmmd's own library and by the independent reader."""
+import os
+import pathlib
+import subprocess
+import time
+
+import snapshot_reader
+from vmmd import BUILD
+
+TOOLS = BUILD / "tests" / "tools"
+COMPLETE = "complete"
+UNKNOWN_MEMORY = "complete, memory not known"
+
+
+def judge(folder):
+    """"absent", "empty", "complete", "complete, memory not known", "torn: …" or "damaged: …"."""
+    folder = pathlib.Path(folder)
+    if folder.is_dir() and not any(folder.iterdir()):
+        return "empty"
+    said = subprocess.run([TOOLS / "snapshot-check", folder], capture_output=True, text=True, check=False).stdout.strip()
+    if said != "absent":
+        found = snapshot_reader.check(folder, verify=True)
+        assert found.ok == said.startswith("complete"), f"vmmd says {said!r}, the other reader {found.problems} {found.damaged}"
+    return said
+
+
+def hidden(folder):
+    """Names of hidden siblings of the snapshot `folder`."""
+    folder = pathlib.Path(folder)
+    return sorted(path.name for path in folder.parent.iterdir() if path.name.startswith(f".{folder.name}.vmmd-"))
+
+
+def stamps(folder):
+    """Changes whenever something writes to a file, or adds or removes one."""
+    return {path.name: (info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
+            for path in pathlib.Path(folder).iterdir() for info in [path.stat()]}
+
+
+def holdings(pid):
+    """What a process holds: descriptors by what they are, threads by name, mappings of files and devices."""
+    fds = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            fds.append(os.readlink(f"/proc/{pid}/fd/{fd}").split(":")[0])
+        except FileNotFoundError:
+            pass
+    threads = []
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        try:
+            name = pathlib.Path(f"/proc/{pid}/task/{tid}/comm").read_text().strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if not name.startswith("kvm-"):  # the kernel's own, reaped when it likes
+            threads.append(name)
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+        files = [line.split(maxsplit=5)[5].strip() for line in maps if len(line.split(maxsplit=5)) == 6]
+    return {"fds": sorted(fds), "threads": sorted(threads), "mappings": sorted(set(files) - {"[heap]", "[stack]"})}
+
+
+def idle_holdings(pid, patience=10):
+    """The same of a vmmd that waits for clients: its only socket is the one it listens on."""
+    deadline = time.monotonic() + patience
+    while (now := holdings(pid))["fds"].count("socket") > 1:
+        assert time.monotonic() < deadline, f"clients do not go: {now}"
+        time.sleep(0.002)
+    return now
+
+
+def settles(pid, expected, patience=10):
+    """Waits until the process holds no more than `expected`: the kernel closes and reaps a little later than it answers."""
+    deadline = time.monotonic() + patience
+    while (now := holdings(pid)) != expected:
+        assert time.monotonic() < deadline, f"held: {now}\nexpected: {expected}"
+        time.sleep(0.002)
