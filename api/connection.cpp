@@ -245,7 +245,7 @@ void Connection::answered(std::uint64_t number, Answer answer) {
   if (!socket_.is_open() || state_ != State::Waiting || number != number_) return;
   cancel_job_.clear();
   ErrorCodeOfBoost ignored;
-  socket_.cancel(ignored);  // the watch for a hang-up
+  (void)socket_.cancel(ignored);  // the watch for a hang-up
   send(std::move(answer), !parser_->get().keep_alive());
 }
 
@@ -307,7 +307,7 @@ void Connection::linger() {
   if (peer_ended_) return leave();
   state_ = State::Lingering;
   ErrorCodeOfBoost error;
-  socket_.shutdown(asio::socket_base::shutdown_send, error);
+  (void)socket_.shutdown(asio::socket_base::shutdown_send, error);
   if (error) return leave();
   arm(std::min(kLinger, core_.limits.transfer));
   parser_.reset();
@@ -327,7 +327,7 @@ void Connection::discard() {
 void Connection::expired() {
   if (state_ != State::Reading || !started_) return leave();
   ErrorCodeOfBoost ignored;
-  socket_.cancel(ignored);  // the read
+  (void)socket_.cancel(ignored);  // the read
   send(plain_answer(408,
                     fmt::format("the request was not complete after {} ms", core_.limits.transfer.count())),
        /*then_close=*/true);

@@ -33,7 +33,7 @@ class Dispatcher {
     std::string cancel_on_disconnect;  // job to cancel if the client goes away; mostly empty
   };
 
-  Dispatcher(Service& service, PingResponse ping) : service_(service), ping_(to_json(ping)) {}
+  Dispatcher(Service& service, const PingResponse& ping) : service_(service), ping_(to_json(ping)) {}
 
   /// Null when the request may go on (to its body); else the answer: 404, 405, 501.
   [[nodiscard]] static std::optional<Answer> refuse(const Endpoint* endpoint, std::string_view verb,

@@ -60,7 +60,7 @@ struct Unsubscribe {
   std::shared_ptr<State> state;
   std::uint64_t id;
 
-  Unsubscribe(std::shared_ptr<State> state_, std::uint64_t id_) : state(std::move(state_)), id(id_) {}
+  Unsubscribe(std::shared_ptr<State> bus, std::uint64_t listener) : state(std::move(bus)), id(listener) {}
   Unsubscribe(const Unsubscribe&) = delete;
   Unsubscribe& operator=(const Unsubscribe&) = delete;
   ~Unsubscribe() {
@@ -80,7 +80,7 @@ std::shared_ptr<void> EventBus::State::add(const std::shared_ptr<State>& state, 
 EventBus::EventBus() : state_(std::make_shared<State>()) {}
 EventBus::~EventBus() = default;
 
-void EventBus::publish(std::string_view source, std::string_view event, Properties properties) {
+void EventBus::publish(std::string_view source, std::string_view event, const Properties& properties) {
   const std::string rest = tail(source, event, properties);
   timespec monotonic = {};
   timespec wall = {};

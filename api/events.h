@@ -53,7 +53,7 @@ class EventBus {
   EventBus(const EventBus&) = delete;
   EventBus& operator=(const EventBus&) = delete;
 
-  void publish(std::string_view source, std::string_view event, Properties properties = {});
+  void publish(std::string_view source, std::string_view event, const Properties& properties = {});
   /// Keeps calling `listener` until the returned handle is destroyed; never afterwards.
   [[nodiscard]] std::shared_ptr<void> subscribe(Listener listener);
 

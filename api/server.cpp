@@ -39,7 +39,7 @@ Session::Session(ApiServer::Core& core, asio::local::stream_protocol::socket soc
 
 void Session::leave() {
   boost::system::error_code ignored;
-  socket_.close(ignored);
+  (void)socket_.close(ignored);
   timer_.cancel();
   core_.leave(*this);
 }
@@ -65,9 +65,9 @@ void Session::wait() {
   });
 }
 
-ApiServer::Core::Core(UniqueFd listener, Service& service_, EventBus& events_, PingResponse ping,
-                      const ServerLimits& limits_)
-    : limits(limits_), service(service_), events(events_), dispatcher(service_, std::move(ping)) {
+ApiServer::Core::Core(UniqueFd listener, Service& vm, EventBus& bus, const PingResponse& ping,
+                      const ServerLimits& bounds)
+    : limits(bounds), service(vm), events(bus), dispatcher(vm, ping) {
   acceptor.assign(asio::local::stream_protocol(), listener.get());
   (void)listener.release();
   acceptor.non_blocking(true);
@@ -95,12 +95,12 @@ void ApiServer::Core::accept_all() {
     }
     asio::local::stream_protocol::socket socket(context);
     boost::system::error_code error;
-    socket.assign(asio::local::stream_protocol(), fd, error);
+    (void)socket.assign(asio::local::stream_protocol(), fd, error);
     if (error) {
       ::close(fd);
       return pause_accepting();
     }
-    socket.native_non_blocking(true, error);
+    (void)socket.native_non_blocking(true, error);
     if (counted < limits.connections) {
       enter(make_connection(*this, std::move(socket)), true);
     } else if (sessions.size() - counted < kRefusals) {
@@ -137,7 +137,7 @@ void ApiServer::Core::stop() {
   if (stopping) return;
   stopping = true;
   boost::system::error_code ignored;
-  acceptor.close(ignored);
+  (void)acceptor.close(ignored);
   accept_pause.cancel();
   std::vector<std::shared_ptr<Session>> all;
   all.reserve(sessions.size());
@@ -154,9 +154,9 @@ void ApiServer::Core::stop() {
 }
 
 Result<std::unique_ptr<ApiServer>> ApiServer::make(UniqueFd listener, Service& service, EventBus& events,
-                                                   PingResponse ping, const ServerLimits& limits) {
+                                                   const PingResponse& ping, const ServerLimits& limits) {
   try {
-    auto core = std::make_unique<Core>(std::move(listener), service, events, std::move(ping), limits);
+    auto core = std::make_unique<Core>(std::move(listener), service, events, ping, limits);
     return std::unique_ptr<ApiServer>(new ApiServer(std::move(core)));
   } catch (const std::exception& error) {
     return fail(ErrorCode::Internal, "cannot serve the API socket: {}", error.what());

@@ -35,7 +35,7 @@ class ApiServer {
   /// `listener` is a listening Unix stream socket (see socket.h). `service` and `events` must outlive the
   /// server; Done callbacks may outlive it.
   static Result<std::unique_ptr<ApiServer>> make(UniqueFd listener, Service& service, EventBus& events,
-                                                 PingResponse ping, const ServerLimits& limits = {});
+                                                 const PingResponse& ping, const ServerLimits& limits = {});
   ~ApiServer();
   ApiServer(const ApiServer&) = delete;
   ApiServer& operator=(const ApiServer&) = delete;

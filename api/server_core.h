@@ -72,8 +72,7 @@ class Session : public std::enable_shared_from_this<Session> {
 };
 
 struct ApiServer::Core {
-  Core(UniqueFd listener, Service& service_, EventBus& events_, PingResponse ping,
-       const ServerLimits& limits_);
+  Core(UniqueFd listener, Service& vm, EventBus& bus, const PingResponse& ping, const ServerLimits& bounds);
   ~Core();
 
   void accept_when_ready();
