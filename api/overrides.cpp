@@ -121,15 +121,33 @@ void drop_paths_of_old_modes(json& target, const json& patch) {
   }
 }
 
-// The first difference that a guest would see, or nothing.
-Status check_differences(const VmConfig& sealed, const VmConfig& changed) {
-  Findings findings;
-  const json before = json::parse(to_json(sealed));
-  const json after = json::parse(to_json(changed));
-  for (const json& step : json::diff(before, after)) {
+json tree_of(const VmConfig& config) {
+  return json::parse(to_json(config));
+}
+
+std::string text_at(const json& tree, const std::string& pointer) {
+  const json::json_pointer place(pointer);
+  return tree.contains(place) ? tree.at(place).dump(-1, ' ', false, json::error_handler_t::replace) : "";
+}
+
+std::vector<ConfigChange> changes(const VmConfig& before, const VmConfig& after) {
+  const json old_tree = tree_of(before);
+  const json new_tree = tree_of(after);
+  std::vector<ConfigChange> found;
+  for (const json& step : json::diff(old_tree, new_tree)) {
     const std::string& pointer = step.at("path").get_ref<const std::string&>();
-    if (is_host_side(pointer)) continue;
-    findings.add(ErrorCode::BadRequest, pointer, "the guest would see this change: it cannot be overridden");
+    found.push_back({pointer, text_at(old_tree, pointer), text_at(new_tree, pointer)});
+  }
+  return found;
+}
+
+// All differences that a guest would see in one error, or nothing.
+Status check_unseen(const std::vector<ConfigChange>& changes) {
+  Findings findings;
+  for (const ConfigChange& change : changes) {
+    if (is_host_side(change.pointer)) continue;
+    findings.add(ErrorCode::BadRequest, change.pointer,
+                 "the guest would see this change: it cannot be overridden");
   }
   return std::move(findings).status();
 }
@@ -145,12 +163,12 @@ Result<VmConfig> restored_config(std::string_view sealed, std::string_view overr
     auto patch = JsonDocument::parse(overrides);
     if (!patch) return wrap(std::move(patch).error(), "overrides");
     if (!patch->root().is_object()) return fail(ErrorCode::BadRequest, "overrides: expected an object");
-    json merged = json::parse(to_json(*original));
+    json merged = tree_of(*original);
     drop_paths_of_old_modes(merged, patch->root());
     merge(merged, patch->root());
     auto changed = parse_vm_config(merged.dump());
     if (!changed) return wrap(std::move(changed).error(), "overrides");
-    if (auto checked = check_differences(*original, *changed); !checked) {
+    if (auto checked = check_unseen(changes(*original, *changed)); !checked) {
       return wrap(std::move(checked).error(), "overrides");
     }
     config = std::move(*changed);
@@ -159,6 +177,21 @@ Result<VmConfig> restored_config(std::string_view sealed, std::string_view overr
     return wrap(std::move(valid).error(), "the configuration does not fit this host; see overrides");
   }
   return config;
+}
+
+Result<std::vector<ConfigChange>> check_edit(std::string_view sealed, std::string_view edited) {
+  auto before = parse_vm_config(sealed);
+  if (!before) return wrap(std::move(before).error(), "config.json as it was sealed");
+  auto after = parse_vm_config(edited);
+  if (!after) return wrap(std::move(after).error(), "config.json as it was edited");
+  std::vector<ConfigChange> found = changes(*before, *after);
+  VMMD_TRY(check_unseen(found));
+  // As at restore, where it names the RAM of the VM that was saved.
+  after->memory.file.reset();
+  if (auto valid = validate(*after, ValidateFor::Restore); !valid) {
+    return wrap(std::move(valid).error(), "the edited configuration does not fit this host");
+  }
+  return found;
 }
 
 }  // namespace vmmd::api

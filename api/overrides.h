@@ -1,6 +1,8 @@
 #pragma once
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "api/config.h"
 #include "base/result.h"
@@ -16,5 +18,16 @@ namespace vmmd::api {
 ///
 /// `memory.file` names the RAM of the VM that was saved, not of its clones: it is dropped unless overridden.
 Result<VmConfig> restored_config(std::string_view sealed, std::string_view overrides);
+
+/// A field that differs. `before` and `after` are JSON, empty where there is no such field.
+struct ConfigChange {
+  std::string pointer;
+  std::string before;
+  std::string after;
+};
+
+/// Checks a config.json that was edited by hand as overrides are checked: what the guest would see must be as
+/// it was `sealed`, and the rest must fit this host. What changed, in the order of the fields.
+Result<std::vector<ConfigChange>> check_edit(std::string_view sealed, std::string_view edited);
 
 }  // namespace vmmd::api

@@ -2,6 +2,7 @@
 #include <array>
 #include <vector>
 
+#include "remote/catalogue.h"
 #include "remote/command.h"
 #include "remote/events.h"
 #include "remote/jobs.h"
@@ -23,6 +24,16 @@ constexpr Argument kSnapshot[] = {
     {"--pause", Kind::Flag, "Pause a running VM first"},
     {"--resume", Kind::Flag, "Resume it afterwards"},
     {"--label", Kind::Repeated, "Kept with the snapshot; may be given several times", false, "NAME=VALUE"},
+};
+constexpr Argument kDirectory[] = {
+    {"dir", Kind::Positional, "The snapshot", true, "DIR"},
+};
+constexpr Argument kCheck[] = {
+    {"dir", Kind::Positional, "The snapshot", true, "DIR"},
+    {"--overrides", Kind::Option, "Changes to the configuration: a file, -, or JSON", false, "FILE"},
+};
+constexpr Argument kParent[] = {
+    {"dir", Kind::Positional, "The directory in which snapshots are", true, "DIR"},
 };
 constexpr Argument kRestore[] = {
     {"restore_config", Kind::Positional,
@@ -64,6 +75,18 @@ constexpr Argument kResizeZone[] = {
 constexpr Command request(std::string_view name, api::Verb verb, std::string_view endpoint,
                           std::string_view summary, std::string_view example) {
   return {.name = name, .summary = summary, .example = example, .endpoint = endpoint, .verb = verb};
+}
+
+using Run = Status (*)(Session&, const Command&, const Arguments&);
+
+constexpr Command local(std::string_view name, Run run, std::span<const Argument> arguments,
+                        std::string_view summary, std::string_view example) {
+  return {.name = name,
+          .summary = summary,
+          .example = example,
+          .arguments = arguments,
+          .run = run,
+          .needs_daemon = false};
 }
 
 constexpr Command unbuilt(std::string_view name, std::string_view endpoint, std::string_view example,
@@ -109,6 +132,21 @@ constexpr std::array kCommands = {
             .body = snapshot_body,
             .run = run_snapshot,
             .check = check_snapshot},
+    local("snapshot list", run_snapshot_list, kParent, "Show the snapshots in a directory",
+          "vmm-remote snapshot list /snapshots"),
+    local("snapshot info", run_snapshot_info, kDirectory, "Show everything that a snapshot says of itself",
+          "vmm-remote snapshot info /snapshots/one"),
+    local("snapshot check", run_snapshot_check, kCheck,
+          "Say all that would keep it from being restored on this host",
+          "vmm-remote snapshot check /snapshots/one"),
+    local("snapshot verify", run_snapshot_verify, kDirectory,
+          "Read all of its memory and name damaged ranges", "vmm-remote snapshot verify /snapshots/one"),
+    local("snapshot delete", run_snapshot_delete, kDirectory, "Delete a snapshot, complete or torn",
+          "vmm-remote snapshot delete /snapshots/one"),
+    local("snapshot gc", run_snapshot_gc, kParent, "Remove what killed daemons left half written or deleted",
+          "vmm-remote snapshot gc /snapshots"),
+    local("snapshot seal", run_snapshot_seal, kDirectory, "Accept a deliberate edit of its config.json",
+          "$EDITOR /snapshots/one/config.json && vmm-remote snapshot seal /snapshots/one"),
     Command{.name = "restore",
             .summary = "Make the VM from a snapshot",
             .example = "vmm-remote restore source_url=file:///snapshots/one,resume=true\n"

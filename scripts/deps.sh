@@ -3,7 +3,7 @@
 # all of the tests too. Asks nothing; needs root or sudo only when something is missing.
 set -euo pipefail
 
-build=(ccache cmake curl g++ git jq libboost1.81-dev libcli11-dev libexpected-dev libfmt-dev liburing-dev
+build=(ccache cmake curl g++ git jq libboost1.81-dev libcli11-dev libedit-dev libexpected-dev libfmt-dev liburing-dev
   libprotobuf-dev libseccomp-dev libspdlog-dev libxxhash-dev libzstd-dev meson ninja-build nlohmann-json3-dev
   pkg-config protobuf-compiler)
 # The build includes unit tests and bare-metal guests; the Linux guest is built from Debian's source.

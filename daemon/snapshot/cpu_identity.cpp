@@ -2,7 +2,6 @@
 
 #include <cstring>
 #include <string>
-#include <vector>
 
 #include "daemon/kvm/cpuid_messages.h"
 

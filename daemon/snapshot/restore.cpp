@@ -13,12 +13,12 @@
 #include "api/overrides.h"
 #include "base/version.h"
 #include "daemon/kvm/cpuid_messages.h"
+#include "daemon/snapshot/format/cpu_features.h"
 #include "daemon/snapshot/format/problems.h"
 #include "daemon/snapshot/format/reseal.h"
 #include "daemon/snapshot/format/verify.h"
 #include "daemon/snapshot/memory_copy.h"
 #include "daemon/snapshot/units.h"
-#include "daemon/x86/cpu_features.h"
 
 namespace vmmd::snapshot {
 
@@ -72,7 +72,7 @@ std::vector<memory::RamRange> check_layout(const api::VmConfig& config, const Sn
 
 void check_cpu(const SnapshotManifest& manifest, const kvm::Kvm& kvm, Problems& problems) {
   const std::vector<kvm_cpuid_entry2> wanted = kvm::from_messages(manifest.cpu().cpuid());
-  const std::vector<std::string> missing = x86::missing_features(wanted, kvm.supported_cpuid());
+  const std::vector<std::string> missing = missing_features(wanted, kvm.supported_cpuid());
   if (missing.empty()) return;
   problems.add(
       "this host's CPU lacks {} that the guest was told of ({}); cpu_check=ignore restores nevertheless",

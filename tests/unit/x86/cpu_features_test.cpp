@@ -1,4 +1,4 @@
-#include "daemon/x86/cpu_features.h"
+#include "daemon/snapshot/format/cpu_features.h"
 
 #include <set>
 #include <tuple>
@@ -8,6 +8,7 @@
 #include "daemon/x86/cpuid.h"
 #include "tests/unit/x86/cpuid_fixture.h"
 
+using namespace vmmd::snapshot;
 using namespace vmmd::x86;
 using namespace vmmd::x86::test;
 

@@ -8,7 +8,8 @@
 #include <string_view>
 #include <vector>
 
-namespace vmmd::x86 {
+// Features of CPUs by name, and which of them a snapshot needs and a host lacks.
+namespace vmmd::snapshot {
 
 enum class CpuidRegister : std::uint8_t { Eax, Ebx, Ecx, Edx };
 
@@ -38,4 +39,4 @@ struct NamedFeature {
 [[nodiscard]] std::vector<std::string> missing_features(std::span<const kvm_cpuid_entry2> wanted,
                                                         std::span<const kvm_cpuid_entry2> host);
 
-}  // namespace vmmd::x86
+}  // namespace vmmd::snapshot

@@ -1,12 +1,12 @@
-#include "daemon/x86/cpu_features.h"
+#include "daemon/snapshot/format/cpu_features.h"
 
 #include <array>
 
 #include <fmt/format.h>
 
-#include "daemon/x86/cpu_feature_names.h"
+#include "daemon/snapshot/format/cpu_feature_names.h"
 
-namespace vmmd::x86 {
+namespace vmmd::snapshot {
 namespace {
 
 constexpr std::uint32_t bit(unsigned n) {
@@ -88,4 +88,4 @@ std::vector<std::string> missing_features(std::span<const kvm_cpuid_entry2> want
   return missing;
 }
 
-}  // namespace vmmd::x86
+}  // namespace vmmd::snapshot

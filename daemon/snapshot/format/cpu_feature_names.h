@@ -2,9 +2,9 @@
 
 #include <array>
 
-#include "daemon/x86/cpu_features.h"
+#include "daemon/snapshot/format/cpu_features.h"
 
-namespace vmmd::x86 {
+namespace vmmd::snapshot {
 
 /// Names as /proc/cpuinfo spells them, else as QEMU does (Intel SDM volume 2A, CPUID; AMD APM volume 3,
 /// appendix E; Linux Documentation/virt/kvm/x86/cpuid.rst).
@@ -306,4 +306,4 @@ inline constexpr auto kFeatureNames = std::to_array<NamedFeature>({
     {{0x4000'0001, 0, CpuidRegister::Eax, 24}, "kvmclock_stable_bit"},
 });
 
-}  // namespace vmmd::x86
+}  // namespace vmmd::snapshot
