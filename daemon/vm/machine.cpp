@@ -69,13 +69,15 @@ Result<OpenBootFiles> open_boot_files(const api::PayloadConfig& payload) {
 
 }  // namespace
 
-Machine::Machine(std::shared_ptr<const kvm::Kvm> kvm, kvm::VmFd vm, memory::GuestRam ram, HostSide& host)
+Machine::Machine(std::shared_ptr<const kvm::Kvm> kvm, kvm::VmFd vm, memory::GuestRam ram, HostSide& host,
+                 MachineListener& listener)
     : kvm_(std::move(kvm)),
       ram_(std::move(ram)),
       vm_(std::move(vm)),
       memory_(ram_.regions()),
       host_(host),
-      clock_(host.loop()) {}
+      clock_(host.loop()),
+      power_(listener) {}
 
 Machine::~Machine() {
   // Stop the guest first, so that its last output can be drained.
@@ -91,10 +93,11 @@ Result<std::unique_ptr<Machine>> Machine::create(std::shared_ptr<const kvm::Kvm>
                 config.cpus.boot_vcpus, kvm->max_vcpus());
   }
   VMMD_ASSIGN(kvm::VmFd vm, kvm::VmFd::create(kvm));
-  std::unique_ptr<Machine> machine(new Machine(std::move(kvm), std::move(vm), std::move(ram), host));
+  std::unique_ptr<Machine> machine(
+      new Machine(std::move(kvm), std::move(vm), std::move(ram), host, listener));
   VMMD_TRY(machine->set_up_memory());
   VMMD_ASSIGN(machine->chipset_, Chipset::build(config, machine->vm_, machine->memory_, machine->ram_, host,
-                                                machine->clock_, listener));
+                                                machine->clock_, machine->power_));
   VMMD_TRY(machine->create_vcpus(config, listener));
   machine->time_ = std::make_unique<TimeUnit>(machine->vm_, machine->clock_, machine->vcpus_);
   return machine;
@@ -110,8 +113,8 @@ Status Machine::set_up_memory() const {
 Status Machine::create_vcpus(const api::VmConfig& config, VcpuListener& listener) {
   const x86::CpuModel model = cpu_model(config.cpus, *kvm_);
   VMMD_TRY(x86::check_cpu_model(model));
-  shared_.reset(new Vcpu::Shared{chipset_->ports(), chipset_->mmio(), chipset_->ioapic(), listener, *kvm_,
-                                 x86::saved_msr_indices(kvm_->msr_indices())});
+  shared_.reset(new Vcpu::Shared{chipset_->ports(), chipset_->mmio(), chipset_->ioapic(), listener,
+                                 power_.asked(), *kvm_, x86::saved_msr_indices(kvm_->msr_indices())});
   for (unsigned i = 0; i < model.vcpus; ++i) {
     VMMD_ASSIGN(kvm::VcpuFd fd, kvm::VcpuFd::create(vm_, x86::apic_id_of(i, model)));
     vcpus_.push_back(std::make_unique<Vcpu>(i, std::move(fd), *shared_));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -18,6 +19,25 @@ namespace vmmd::vm {
 
 /// What a machine tells its owner, on vCPU threads: implementations only queue.
 class MachineListener : public VcpuListener, public devices::PowerSink {};
+
+/// Passes on what the guest asks for and remembers that it asked.
+class PowerLatch final : public devices::PowerSink {
+ public:
+  explicit PowerLatch(devices::PowerSink& sink) : sink_(sink) {}
+  void request_reset() override {
+    asked_ = true;
+    sink_.request_reset();
+  }
+  void request_shutdown() override {
+    asked_ = true;
+    sink_.request_shutdown();
+  }
+  [[nodiscard]] const std::atomic<bool>& asked() const { return asked_; }
+
+ private:
+  devices::PowerSink& sink_;
+  std::atomic<bool> asked_ = false;
+};
 
 /// One virtual machine on KVM: RAM, devices, vCPUs, wired and parked.
 ///
@@ -62,7 +82,8 @@ class Machine {
   [[nodiscard]] api::Counters counters() const;
 
  private:
-  Machine(std::shared_ptr<const kvm::Kvm> kvm, kvm::VmFd vm, memory::GuestRam ram, HostSide& host);
+  Machine(std::shared_ptr<const kvm::Kvm> kvm, kvm::VmFd vm, memory::GuestRam ram, HostSide& host,
+          MachineListener& listener);
   Status set_up_memory() const;
   Status create_vcpus(const api::VmConfig& config, VcpuListener& listener);
   Status set_boot_state(const api::VmConfig& config);
@@ -75,6 +96,7 @@ class Machine {
   devices::GuestMemory memory_;
   HostSide& host_;
   loop::VmClock clock_;
+  PowerLatch power_;
   std::unique_ptr<Chipset> chipset_;
   std::unique_ptr<Vcpu::Shared> shared_;
   std::unique_ptr<TimeUnit> time_;

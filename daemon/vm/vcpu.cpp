@@ -164,6 +164,12 @@ void Vcpu::run_until_kicked() {
     if (error == 0) {
       exits_.fetch_add(1, std::memory_order_relaxed);
       stop = dispatch();
+      // The VM thread has yet to hear of it, but on hardware no instruction follows a reset.
+      if (!stop && shared_.power_asked.load(std::memory_order_relaxed)) {
+        const std::lock_guard lock(mutex_);
+        stopped_ = true;
+        return;
+      }
     } else if (error == EINTR || error == EAGAIN) {
       const std::lock_guard lock(mutex_);
       if (wish_ != Wish::Run) return;

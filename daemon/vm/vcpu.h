@@ -40,6 +40,7 @@ class Vcpu final : public devices::StateUnit {
     const devices::Bus& mmio;
     devices::Ioapic& ioapic;
     VcpuListener& listener;
+    const std::atomic<bool>& power_asked;  // the guest asked to reset or to power off: run no further
     const kvm::Kvm& kvm;
     std::vector<std::uint32_t> saved_msrs;  // what to save, in the order of restoring
   };
