@@ -6,6 +6,8 @@ import pytest
 import linux as linux_guest
 import vmmd
 
+LINUX = vmmd.ROOT / "tests" / "guest" / "linux"
+
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "guest: boots a bare-metal guest; run in the sanitizer build too")
@@ -49,12 +51,25 @@ def daemon(start):
     return start()
 
 
-@pytest.fixture(scope="session")
-def linux():
-    """Kernel and initramfs of the Linux guest, built if need be."""
-    script = vmmd.ROOT / "tests" / "guest" / "linux" / "build.sh"
-    built = subprocess.run([script], check=True, capture_output=True, text=True)
-    return linux_guest.Linux(pathlib.Path(built.stdout.split()[-1]))
+def run_script(name):
+    """The last word that a script of the Linux guest prints."""
+    return subprocess.run([LINUX / name], check=True, capture_output=True, text=True).stdout.split()[-1]
+
+
+@pytest.fixture(scope="session", params=["source", "stock"])
+def linux(request, tmp_path_factory):
+    """The Linux guest built from Debian's source; and Debian's own kernel with the same agent, where that boots."""
+    folder = pathlib.Path(run_script("build.sh"))
+    guest = linux_guest.Linux(folder / "vmlinux", folder / "initramfs.cpio")
+    if request.param == "source":
+        return guest
+    try:
+        guest = linux_guest.Linux(pathlib.Path(run_script("stock-kernel.sh")), guest.initramfs, stock=True)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(error.stderr.strip())
+    if reason := guest.why_not(tmp_path_factory.mktemp("stock")):
+        pytest.skip(reason)
+    return guest
 
 
 @pytest.fixture(scope="session")

@@ -8,17 +8,16 @@ import vmmd
 RESERVED = (96, 16)
 
 
+# How long Debian's own kernel may take to come up. VT-x and SVM need a second or two; where ring 0 is emulated it
+# never does.
+STOCK_SECONDS = 30
+
+
 @dataclasses.dataclass
 class Linux:
-    folder: pathlib.Path
-
-    @property
-    def kernel(self):
-        return self.folder / "vmlinux"
-
-    @property
-    def initramfs(self):
-        return self.folder / "initramfs.cpio"
+    kernel: pathlib.Path
+    initramfs: pathlib.Path
+    stock: bool = False  # Debian's own: no evdev for the power button, no /dev/mem for `phys`
 
     def cmdline(self, memory, more=""):
         at, length = RESERVED
@@ -48,3 +47,19 @@ class Linux:
         finally:
             daemon.kill()
         return folder / "snapshot"
+
+    def why_not(self, folder):
+        """None if this kernel boots here, else the reason; found out by trying."""
+        daemon = vmmd.Daemon(folder)
+        try:
+            payload = {"kernel": str(self.kernel), "initramfs": str(self.initramfs),
+                       "cmdline": "console=ttyS0 earlyprintk=ttyS0 panic=-1"}
+            serial = daemon.boot(self.kernel, memory=256 << 20, payload=payload)
+            serial.expect(r"^INIT UP ", timeout=STOCK_SECONDS)
+            return None
+        except AssertionError:
+            state = "still running" if daemon.process.poll() is None else "gone"
+            words = serial.text.strip().splitlines()[-1:] or ["nothing"]
+            return f"Debian's stock kernel did not boot within {STOCK_SECONDS} s (vmmd {state}; it last said: {words[0]})"
+        finally:
+            daemon.kill()

@@ -127,6 +127,7 @@ def test_guest_reset_reboots_the_machine(daemon, how):
     serial.ask(how, f"^exit {how}$")
     daemon.events.wait("vm", "rebooted")
     serial.expect(r"^ready$")
+    assert serial.text == f"ready\nexit {how}\nready\n", "nothing runs after a reset"
     assert daemon.state() == "Running"
 
 

@@ -10,6 +10,11 @@ KINDS = [(1, 128 << 20), (4, 128 << 20), (1, 5 << 30)]
 KIND_NAMES = ["1cpu-128MiB", "4cpus-128MiB", "1cpu-5GiB"]
 
 
+def only_ours(linux):
+    if linux.stock:
+        pytest.skip("Debian's stock kernel has not what this needs")
+
+
 @pytest.fixture
 def guest(start, booted):
     """A restored Linux guest with one CPU and 128 MiB: (daemon, serial)."""
@@ -18,10 +23,12 @@ def guest(start, booted):
 
 
 @pytest.mark.parametrize("cpus,memory", KINDS, ids=KIND_NAMES)
-def test_boots_and_sees_its_machine(start, booted, cpus, memory):
+def test_boots_and_sees_its_machine(start, linux, booted, cpus, memory):
     daemon = start()
     serial = daemon.restore(booted(cpus, memory))
     serial.ask("cpus", f"^cpus {cpus}$")
+    if linux.stock:
+        return  # no /dev/mem over RAM
     at, length = linux_guest.RESERVED
     serial.ask(f"phys write 7 {at} {length}", r"^ok (\w+)$")
     if memory > 3 << 30:
@@ -33,12 +40,14 @@ def test_boots_and_sees_its_machine(start, booted, cpus, memory):
 
 
 @pytest.mark.parametrize("cpus,memory", KINDS[:2], ids=KIND_NAMES[:2])
-def test_snapshot_kill_restore_goes_on_with_memory_intact(start, booted, tmp_path, cpus, memory):
+def test_snapshot_kill_restore_goes_on_with_memory_intact(start, linux, booted, tmp_path, cpus, memory):
+    physical = not linux.stock
     at, length = linux_guest.RESERVED
     first = start()
     serial = first.restore(booted(cpus, memory))
     digest = serial.ask("mem write 3 4", r"^ok (\w+)$")[1]
-    physical = serial.ask(f"phys write 4 {at} {length}", r"^ok (\w+)$")[1]
+    if physical:
+        physical = serial.ask(f"phys write 4 {at} {length}", r"^ok (\w+)$")[1]
     count = int(serial.ask("count", r"^count (\d+)$")[1])
     first.put("vm.pause")
     first.snapshot(tmp_path / "snap")
@@ -50,7 +59,8 @@ def test_snapshot_kill_restore_goes_on_with_memory_intact(start, booted, tmp_pat
     later = int(serial.expect(r"^tick (\d+)$")[1])
     serial.expect(f"^tick {later + 1}$")
     assert serial.ask("mem check 3", r"^ok (\w+)$")[1] == digest
-    assert serial.ask(f"phys check 4 {at} {length}", r"^ok (\w+)$")[1] == physical
+    if physical:
+        assert serial.ask(f"phys check 4 {at} {length}", r"^ok (\w+)$")[1] == physical
     serial.ask("cpus", f"^cpus {cpus}$")
 
 
@@ -85,7 +95,8 @@ def test_pause_stops_the_counter_and_resume_continues_it(guest):
     assert numbers == list(range(numbers[0], numbers[0] + 5))
 
 
-def test_power_button_shuts_linux_down(guest):
+def test_power_button_shuts_linux_down(linux, guest):
+    only_ours(linux)
     daemon, serial = guest
     daemon.put("vm.power-button")
     serial.expect(r"^power button$")

@@ -12,7 +12,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include "server_fixture.h"
+#include "tests/unit/api/server_fixture.h"
 
 namespace vmmd::api::testing {
 

@@ -10,7 +10,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "server_fixture.h"
+#include "tests/unit/api/server_fixture.h"
 
 namespace vmmd::api::testing {
 

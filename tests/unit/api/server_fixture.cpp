@@ -1,4 +1,4 @@
-#include "server_fixture.h"
+#include "tests/unit/api/server_fixture.h"
 
 #include <stdlib.h>
 #include <sys/socket.h>
