@@ -31,7 +31,7 @@ Status save_xsave(const VcpuFd& vcpu, std::size_t size, state::Vcpu& state) {
 }  // namespace
 
 Result<state::Vcpu> save_vcpu(const VcpuFd& vcpu, std::span<const kvm_cpuid_entry2> cpuid,
-                              std::span<const std::uint32_t> msr_indices) {
+                              std::span<const std::uint32_t> msr_indices, std::optional<std::uint64_t> tsc) {
   state::Vcpu state;
   for (const kvm_cpuid_entry2& entry : cpuid) to_message(entry, *state.add_cpuid());
   // First: reading mp_state makes KVM take pending INIT and SIPI, which changes everything below.
@@ -51,6 +51,9 @@ Result<state::Vcpu> save_vcpu(const VcpuFd& vcpu, std::span<const kvm_cpuid_entr
   VMMD_ASSIGN(const auto lapic, (vcpu.get<KVM_GET_LAPIC, kvm_lapic_state>("KVM_GET_LAPIC")));
   state.set_lapic(lapic.regs, kLapicSize);
   VMMD_ASSIGN(auto msrs, vcpu.get_msrs(msr_indices));
+  for (kvm_msr_entry& entry : msrs) {
+    if (entry.index == x86::kMsrTsc && tsc) entry.data = *tsc;
+  }
   x86::fix_saved_msrs(msrs);
   for (const kvm_msr_entry& entry : msrs) {
     state::Msr& msr = *state.add_msrs();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -13,9 +14,10 @@ namespace vmmd::kvm {
 /// completed (KVM_RUN was entered once more with immediate_exit), or an instruction would be lost.
 ///
 /// `cpuid`: what was set. `msr_indices`: what to read, in the order in which it will be written back
-/// (x86::saved_msr_indices()).
+/// (x86::saved_msr_indices()). `tsc`: the guest's TSC when its time stopped, saved instead of the one that
+/// runs on in KVM.
 Result<state::Vcpu> save_vcpu(const VcpuFd& vcpu, std::span<const kvm_cpuid_entry2> cpuid,
-                              std::span<const std::uint32_t> msr_indices);
+                              std::span<const std::uint32_t> msr_indices, std::optional<std::uint64_t> tsc);
 
 /// Checks that `state` has the shape this KVM takes, without touching the vCPU: hostile input ends here.
 Status check_vcpu(const Kvm& kvm, const state::Vcpu& state);

@@ -176,7 +176,8 @@ Status restore_machine(RestorePlan& plan, vm::Machine& machine, std::vector<std:
     }
     VMMD_TRY(machine.chipset().generation_id().set_id(id));
   }
-  return machine.time().finish_restore(plan.request.clock == api::RestoreRequest::ClockMode::Realtime);
+  machine.time().finish_restore(plan.request.clock == api::RestoreRequest::ClockMode::Realtime);
+  return {};
 }
 
 }  // namespace vmmd::snapshot

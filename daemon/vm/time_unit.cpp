@@ -47,7 +47,7 @@ Status TimeUnit::stop() {
   clock_.freeze();
   VMMD_ASSIGN(const kvm_clock_data clock, vm_.get_clock());
   state_ = {clock.clock, wall_clock_ns(), clock_.monotonic_ns()};
-  VMMD_ASSIGN(stopped_tsc_, read_msr(vcpus_.front()->fd(), x86::kMsrTsc));
+  for (const auto& vcpu : vcpus_) VMMD_TRY(vcpu->stop_tsc());
   stopped_ = true;
   return {};
 }
@@ -83,7 +83,8 @@ Status TimeUnit::shift_tscs(std::uint64_t skip_ns) {
   if (!vcpus_.front()->fd().has_tsc_offset()) return {};
   VMMD_ASSIGN(const std::uint64_t now, read_msr(vcpus_.front()->fd(), x86::kMsrTsc));
   const std::uint64_t forward = to_ticks(skip_ns, vcpus_.front()->fd().tsc_khz());
-  const std::uint64_t change = stopped_tsc_ + forward - now;  // modulo 2^64, as the offset itself
+  const std::uint64_t stopped_at = vcpus_.front()->stopped_tsc().value_or(now);
+  const std::uint64_t change = stopped_at + forward - now;  // modulo 2^64, as the offset itself
   for (const auto& vcpu : vcpus_) {
     VMMD_ASSIGN(const std::uint64_t offset, vcpu->fd().get_tsc_offset());
     VMMD_TRY(vcpu->fd().set_tsc_offset(offset + change));
@@ -92,10 +93,8 @@ Status TimeUnit::shift_tscs(std::uint64_t skip_ns) {
   return {};
 }
 
-Status TimeUnit::finish_restore(bool catch_up_with_wall_clock) {
-  VMMD_ASSIGN(stopped_tsc_, read_msr(vcpus_.front()->fd(), x86::kMsrTsc));
+void TimeUnit::finish_restore(bool catch_up_with_wall_clock) {
   catch_up_ = catch_up_with_wall_clock;
-  return {};
 }
 
 std::string_view TimeUnit::unit_name() const {

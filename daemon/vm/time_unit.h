@@ -26,9 +26,9 @@ class TimeUnit final : public devices::StateUnit {
   /// vCPUs are still parked: time goes on from there.
   Status start();
 
-  /// After restore() of all units: notes the TSC that the vCPUs got. With `catch_up_with_wall_clock` the next
-  /// start() lets the time pass that has passed on the host's wall clock since the snapshot.
-  Status finish_restore(bool catch_up_with_wall_clock);
+  /// After restore() of all units. With `catch_up_with_wall_clock` the next start() lets the time pass that
+  /// has passed on the host's wall clock since the snapshot.
+  void finish_restore(bool catch_up_with_wall_clock);
 
   [[nodiscard]] std::string_view unit_name() const override;
   [[nodiscard]] Result<devices::UnitState> save() const override;
@@ -48,8 +48,7 @@ class TimeUnit final : public devices::StateUnit {
   loop::VmClock& clock_;
   const std::vector<std::unique_ptr<Vcpu>>& vcpus_;
   State state_;
-  bool stopped_ = false;  // state_ and stopped_tsc_ are from a stop() or restore(), not yet used by start()
-  std::uint64_t stopped_tsc_ = 0;  // vCPU 0's TSC at the stop
+  bool stopped_ = false;  // state_ is from a stop() or restore(), not yet used by start()
   bool catch_up_ = false;
 };
 

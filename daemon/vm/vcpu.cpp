@@ -216,8 +216,16 @@ std::optional<VcpuStop> Vcpu::dispatch() {
   }
 }
 
+Status Vcpu::stop_tsc() {
+  const std::uint32_t index = x86::kMsrTsc;
+  VMMD_ASSIGN(const auto entries, fd_.get_msrs({&index, 1}));
+  if (entries.empty()) return fail(ErrorCode::Internal, "unit {}: the TSC cannot be read", name_);
+  stopped_tsc_ = entries.front().data;
+  return {};
+}
+
 Result<devices::UnitState> Vcpu::save() const {
-  VMMD_ASSIGN(const state::Vcpu state, kvm::save_vcpu(fd_, cpuid_, shared_.saved_msrs));
+  VMMD_ASSIGN(const state::Vcpu state, kvm::save_vcpu(fd_, cpuid_, shared_.saved_msrs, stopped_tsc_));
   return devices::pack_state(state);
 }
 
@@ -228,6 +236,10 @@ Status Vcpu::restore(const devices::UnitState& unit) {
     return wrap(std::move(checked).error(), "unit {}", name_);
   }
   VMMD_TRY(set_cpuid(kvm::from_messages(state.cpuid())));
+  stopped_tsc_.reset();
+  for (const state::Msr& msr : state.msrs()) {
+    if (msr.index() == x86::kMsrTsc) stopped_tsc_ = msr.value();
+  }
   std::vector<std::uint32_t> refused;
   VMMD_TRY(kvm::restore_vcpu(fd_, state, refused));
   for (const std::uint32_t index : refused) {

@@ -59,6 +59,11 @@ class Vcpu final : public devices::StateUnit {
   /// What the guest is told about its CPU. Kept, because KVM_GET_CPUID2 need not answer with what was set.
   Status set_cpuid(std::vector<kvm_cpuid_entry2> entries);
 
+  /// While parked: notes the TSC, at which the guest's time stops. KVM's runs on.
+  Status stop_tsc();
+  /// What was noted, or what the snapshot had; nothing before either.
+  [[nodiscard]] std::optional<std::uint64_t> stopped_tsc() const { return stopped_tsc_; }
+
   [[nodiscard]] const kvm::VcpuFd& fd() const { return fd_; }
   [[nodiscard]] unsigned index() const { return index_; }
 
@@ -82,6 +87,7 @@ class Vcpu final : public devices::StateUnit {
   kvm::VcpuFd fd_;
   const Shared& shared_;
   std::vector<kvm_cpuid_entry2> cpuid_;
+  std::optional<std::uint64_t> stopped_tsc_;
 
   mutable std::mutex mutex_;  // guards the four below; never held in KVM_RUN
   std::condition_variable changed_;
