@@ -1,5 +1,9 @@
 #include "api/overrides.h"
 
+#include <string>
+#include <string_view>
+#include <utility>
+
 #include <doctest/doctest.h>
 
 using namespace vmmd;
@@ -66,4 +70,86 @@ TEST_CASE("what the guest would see is refused, each by name") {
 TEST_CASE("overrides that are no object, or have unknown names, are refused") {
   CHECK(refusal("[]") == "overrides: expected an object");
   CHECK(refusal(R"({"seriel": {}})").find("did you mean \"serial\"") != std::string::npos);
+}
+
+TEST_CASE("every host-side field may be overridden") {
+  constexpr std::string_view kPatches[] = {
+      R"({"cpus": {"affinity": [{"vcpu": 1, "host_cpus": [0]}]}})",
+      R"({"cpus": {"core_scheduling": "Off"}})",
+      R"({"memory": {"shared": true}})",
+      R"({"memory": {"prefault": true}})",
+      R"({"memory": {"reserve": true}})",
+      R"({"memory": {"thp": false}})",
+      R"({"memory": {"mergeable": true}})",
+      R"({"memory": {"file": "/tmp/clone.ram"}})",
+      R"({"payload": {"kernel": "/another/kernel", "cmdline": "quiet"}})",
+      R"({"serial": {"mode": "Pty"}})",
+      R"({"console": {"mode": "Null"}})",
+      R"({"debug_console": {"mode": "Null"}})",
+      R"({"rng": {"src": "/dev/urandom"}})",
+  };
+  for (const std::string_view patch : kPatches) {
+    CAPTURE(patch);
+    const auto config = restored_config(kOnSocket, patch);
+    if (!config) FAIL_CHECK(config.error().to_string());
+  }
+}
+
+TEST_CASE("every field that the guest would see is refused by its pointer") {
+  constexpr std::pair<std::string_view, std::string_view> kPatches[] = {
+      {R"({"cpus": {"max_vcpus": 3}})", "/cpus/max_vcpus"},
+      {R"({"cpus": {"max_phys_bits": 44}})", "/cpus/max_phys_bits"},
+      {R"({"cpus": {"nested": false}})", "/cpus/nested"},
+      {R"({"cpus": {"topology": {"threads_per_core": 1, "cores_per_die": 2, "dies_per_package": 1,
+                                 "packages": 1}}})",
+       "/cpus/topology"},
+      {R"({"memory": {"size": 1073741824}})", "/memory/size"},
+      {R"({"debug_console": {"iobase": 1026}})", "/debug_console/iobase"},
+      {R"({"disks": [{"path": "/d", "id": "d"}]})", "/disks"},
+      {R"({"net": [{"tap": "tap0", "id": "n"}]})", "/net"},
+      {R"({"vsock": {"cid": 3, "socket": "/s"}})", "/vsock"},
+      {R"({"watchdog": true})", "/watchdog"},
+      {R"({"iommu": true})", "/iommu"},
+      {R"({"platform": {"pc": true}})", "/platform/pc"},
+  };
+  for (const auto& [patch, pointer] : kPatches) {
+    CAPTURE(patch);
+    const std::string message = refusal(patch);
+    CAPTURE(message);
+    CHECK(message.find(pointer) != std::string::npos);
+    CHECK(message.find("the guest would see this change") != std::string::npos);
+  }
+}
+
+TEST_CASE("lists merge by id: a path of one disk may change, no disk may come, go or change its shape") {
+  constexpr std::string_view kDisks =
+      R"({"payload": {}, "disks": [{"id": "a", "path": "/a"}, {"id": "b", "path": "/b", "readonly": true}]})";
+  const auto message = [&](std::string_view patch) {
+    const auto config = restored_config(kDisks, patch);
+    return config ? std::string("taken") : config.error().to_string();
+  };
+  const std::string seen = "the guest would see this change";
+  // Disks are not built yet: a path that is taken ends at that.
+  CHECK(message(R"({"disks": [{"id": "b", "path": "/elsewhere"}]})").find(seen) == std::string::npos);
+  CHECK(message(R"({"disks": [{"id": "b", "readonly": false}]})").find("/disks/1/readonly") !=
+        std::string::npos);
+  CHECK(message(R"({"disks": [{"id": "c", "path": "/c"}]})").find("/disks/-") != std::string::npos);
+  CHECK(message(R"({"disks": null})").find(seen) != std::string::npos);
+  CHECK(message(R"({"disks": []})").find(seen) != std::string::npos);
+}
+
+TEST_CASE("null gives an optional field back its absence") {
+  const auto config = restored_config(R"({"payload": {"kernel": "/k", "cmdline": "quiet"}})",
+                                      R"({"payload": {"cmdline": null}})");
+  REQUIRE(config);
+  CHECK(config->payload.kernel == "/k");
+  CHECK_FALSE(config->payload.cmdline);
+}
+
+TEST_CASE("a memory file of the clone's own is taken from the overrides") {
+  const auto config =
+      restored_config(R"({"payload": {}, "memory": {"size": 2097152, "file": "/no/such/ram"}})",
+                      R"({"memory": {"file": "/tmp/clone.ram"}})");
+  REQUIRE(config);
+  CHECK(config->memory.file == "/tmp/clone.ram");
 }
