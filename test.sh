@@ -74,6 +74,8 @@ build_fuzz() {
 }
 
 unit() { meson test -C "$1" --no-rebuild --suite unit --print-errorlogs; }
+machines() { meson test -C "$1" --no-rebuild --suite guest --logbase guest --print-errorlogs; }
+count_machines() { scripts/count.py meson "$1/meson-logs/guest.junit.xml"; }
 count_meson() { scripts/count.py meson "$1/meson-logs/testlog.junit.xml"; }
 
 # run_pytest BUILD RESULTS PYTEST-ARGUMENT…
@@ -101,6 +103,7 @@ step "release build" one build build || finish
 if wants unit; then step "unit" "count_meson build" unit build; fi
 if wants guest; then
   if [ -n "$kvm_reason" ]; then skip "bare-metal guests" "no KVM"; else
+    step "machines in process" "count_machines build" machines build
     step "bare-metal guests" "scripts/count.py pytest build/guest.xml" run_pytest build build/guest.xml -m guest tests/e2e
   fi
 fi
@@ -108,6 +111,7 @@ if wants asan; then
   if step "sanitizer build" one build build-asan --buildtype=debugoptimized -Doptimization=1 -Db_sanitize=address,undefined -Dstatic_libs=false; then
     step "unit, sanitized" "count_meson build-asan" unit build-asan
     if [ -n "$kvm_reason" ]; then skip "bare-metal guests, sanitized" "no KVM"; else
+      step "machines in process, sanitized" "count_machines build-asan" machines build-asan
       step "bare-metal guests, sanitized" "scripts/count.py pytest build-asan/guest.xml" \
         run_pytest build-asan build-asan/guest.xml -m guest tests/e2e
     fi
