@@ -265,9 +265,9 @@ void Connection::start_events(std::string_view target) {
   if (auto refused = Dispatcher::refuse_body("events", request.body())) {
     return send(std::move(*refused), !request.keep_alive());
   }
-  auto stream = make_event_stream(core_, std::move(socket_), since, version_ >= 11);
+  const auto stream = make_event_stream(core_, std::move(socket_), since, version_ >= 11);
   leave();
-  core_.enter(std::move(stream), true);
+  core_.enter(stream, true);
 }
 
 void Connection::send(Answer answer, bool then_close) {

@@ -117,9 +117,9 @@ void ApiServer::Core::pause_accepting() {
   });
 }
 
-void ApiServer::Core::enter(std::shared_ptr<Session> session, bool counts) {
+void ApiServer::Core::enter(const std::shared_ptr<Session>& session, bool counts) {
   Session* key = session.get();
-  if (sessions.try_emplace(key, std::move(session), counts).second && counts) ++counted;
+  if (sessions.try_emplace(key, session, counts).second && counts) ++counted;
 }
 
 void ApiServer::Core::leave(Session& session) {

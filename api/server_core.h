@@ -79,7 +79,7 @@ struct ApiServer::Core {
   void accept_all();
   void pause_accepting();
   /// Puts a session into the table. `counted` ones fill the connection limit.
-  void enter(std::shared_ptr<Session> session, bool counted);
+  void enter(const std::shared_ptr<Session>& session, bool counted);
   void leave(Session& session);
   void stop();
 
