@@ -58,10 +58,10 @@ def holdings(pid):
 
 
 def idle_holdings(pid, patience=10):
-    """The same of a vmmd that waits for clients: its only socket is the one it listens on."""
+    """The same of a vmmd that waits for clients: its only socket is the one it listens on, and /dev/kvm is open."""
     deadline = time.monotonic() + patience
-    while (now := holdings(pid))["fds"].count("socket") > 1:
-        assert time.monotonic() < deadline, f"clients do not go: {now}"
+    while (now := holdings(pid))["fds"].count("socket") > 1 or "/dev/kvm" not in now["fds"]:
+        assert time.monotonic() < deadline, f"not idle: {now}"
         time.sleep(0.002)
     return now
 
