@@ -173,7 +173,7 @@ def test_cycles_of_snapshot_and_restore_hold_on_to_nothing(start, tmp_path, monk
         daemon.put("vm.pause")
         daemon.put("vm.resume")
     daemon.put("vm.pause")
-    daemon.snapshot(tmp_path / "snap0")
+    daemon.snapshot(tmp_path / "snap0000")
     held, early, late = None, [], []
     for cycle in range(1, SOAK + 1):
         daemon.put("vm.delete")
@@ -184,15 +184,15 @@ def test_cycles_of_snapshot_and_restore_hold_on_to_nothing(start, tmp_path, monk
             snapshots.settles(daemon.process.pid, held)
         (early if cycle <= 10 else late).append(resident(daemon.process.pid))
         mode = ("cow", "copy")[cycle % 2]
-        serial = daemon.restore(tmp_path / f"snap{cycle - 1}", memory_restore_mode=mode, verify=("none", "full")[cycle // 2 % 2])
+        serial = daemon.restore(tmp_path / f"snap{cycle - 1:04}", memory_restore_mode=mode, verify=("none", "full")[cycle // 2 % 2])
         serial.ask(f"c {6 + cycle} 2 6", r"^ok ")
         serial.ask(f"w {7 + cycle} 2 6", r"^ok ")
         daemon.put("vm.pause")
-        daemon.snapshot(tmp_path / f"snap{cycle}")
-        shutil.rmtree(tmp_path / f"snap{cycle - 1}")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"snap{SOAK}", daemon.folder.name])
+        daemon.snapshot(tmp_path / f"snap{cycle:04}")
+        shutil.rmtree(tmp_path / f"snap{cycle - 1:04}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"snap{SOAK:04}", daemon.folder.name])
     with contextlib.suppress(FileNotFoundError):
         assert sorted(path.name for path in daemon.folder.iterdir()) == ["api.sock", "serial.sock", "vmmd.log"]
     growth = max(late[-10:]) - max(early)
-    assert growth <= 64, f"{growth} KiB more after {SOAK} cycles: {early} … {late[-10:]}"
+    assert growth <= 64 + SOAK // 20, f"{growth} KiB more after {SOAK} cycles: {early} … {late[-10:]}"
     print(f"{SOAK} cycles: {max(early)} KiB private at first, {max(late[-10:])} KiB at the end")

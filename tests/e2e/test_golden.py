@@ -1,0 +1,76 @@
+"""Snapshots made by earlier builds, on other machines (tests/golden/make.sh): every later build opens and restores them."""
+import re
+import subprocess
+
+import pytest
+
+import snapshots
+from vmmd import ROOT
+from test_snapshot import lcg
+
+GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.tar.xz"))
+ADVICE = ("cpu_check=ignore", "TSC")  # one of them is in every refusal for the host's sake
+
+
+def test_there_are_some():
+    assert {path.name.split("-")[1].split(".")[0] for path in GOLDEN} >= {"tick", "pattern", "smp", "cruncher"}
+    assert all(path.stat().st_size <= 200 << 10 for path in GOLDEN)
+
+
+@pytest.fixture(params=GOLDEN, ids=lambda path: path.name.removesuffix(".tar.xz"))
+def golden(request, tmp_path):
+    """(directory, guest) of one of them, unpacked."""
+    subprocess.run(["tar", "--extract", "--xattrs", "--xattrs-include=user.*", "--xz", f"--file={request.param}",
+                    f"--directory={tmp_path}"], check=True)
+    name = request.param.name.removesuffix(".tar.xz")
+    return tmp_path / name, name.rsplit("-", 1)[1]
+
+
+def goes_on(guest, serial):
+    """The guest is where it was, and lives."""
+    if guest == "tick":
+        first = int(serial.expect(r"^tick (\d+)$")[1])
+        assert first >= 10
+        serial.expect(f"^tick {first + 1}$")
+        serial.ask("hello", r"^echo hello$")
+    elif guest == "pattern":
+        serial.ask("c 7", r"^ok ")
+        serial.ask("w 8", r"^ok ")
+    elif guest == "smp":
+        first = [int(n) for n in serial.ask("c", r"^counters (\d+) (\d+)$").groups()]
+        for _ in range(1000):
+            now = [int(n) for n in serial.ask("c", r"^counters (\d+) (\d+)$").groups()]
+            if now[0] > first[0] and now[1] > first[1]:
+                return
+        raise AssertionError(f"a CPU stands still: {first} {now}")
+    else:
+        n, general, sse, x87 = serial.expect(r"^hash (\d+) (\w+) (\w+) (\w+)$").groups()
+        steps = int(n) * 4194304
+        assert int(n) >= 2
+        assert (int(general, 16), int(sse, 16), int(x87, 16)) == (lcg(steps), 3 * steps, 5 * int(n))
+
+
+def test_it_opens_and_checks(golden):
+    folder, _ = golden
+    assert snapshots.judge(folder) == "complete"
+
+
+@pytest.mark.parametrize("mode", ["cow", "copy"])
+def test_it_restores_and_goes_on(start, golden, mode):
+    folder, guest = golden
+    daemon = start()
+    override = {"serial": {"mode": "Socket", "socket": str(daemon.serial_path)}}
+    request = {"source_url": f"file://{folder}", "resume": True, "overrides": override, "memory_restore_mode": mode}
+    status, body = daemon.raw("PUT", "vm.restore", request)
+    if status >= 300:
+        # Another CPU than the one it was made on: that is said, and may be overruled.
+        text = " ".join(body)
+        assert status == 400 and re.search("|".join(ADVICE), text), (status, body)
+        assert daemon.raw("GET", "vm.info")[0] == 404
+        print(f"with cpu_check=ignore, since: {text}")
+        daemon.put("vm.restore", {**request, "cpu_check": "ignore"})
+    goes_on(guest, daemon.serial())
+    # And what this build makes of it is a snapshot as any.
+    daemon.put("vm.pause")
+    daemon.snapshot(folder.parent / "again")
+    assert snapshots.judge(folder.parent / "again") == "complete"
