@@ -177,6 +177,7 @@ class Snapshot(Operation):
     def judge(self, daemon, point, status, body):
         now = snapshots.judge(self.snap)
         need(now in ("absent", "empty") or now.startswith("complete"), f"the destination is {now}")
+        snapshots.commands_agree(self.snap, now)
         if status is None:
             self.after_death(now)
             return
@@ -348,7 +349,52 @@ class Verified(Restore):
     state = "Paused"
 
 
-OPERATIONS = [Copy, Running, Link, Clone, Cow, Read, Verified]
+CONSUMED = "became the live memory of a shared restore"
+
+
+class Shared(Operation):
+    """memory.bin becomes live RAM: the snapshot is whole, or says that it is consumed; never anything between."""
+    name = "shared"
+
+    def prepare(self):
+        self.base = self.room / "base"
+        daemon = self.daemon()
+        daemon.boot(bare("pattern"), memory=MEMORY).ask(f"w {FIRST}", r"^ok ")
+        daemon.put("vm.pause")
+        daemon.snapshot(self.base)
+        daemon.kill()
+        daemon = self.daemon()
+        daemon.get("vmm.ping")
+        self.held = snapshots.idle_holdings(daemon.process.pid)
+        return daemon
+
+    def ask(self, daemon):
+        override = {"serial": {"mode": "Socket", "socket": str(daemon.serial_path)}}
+        return daemon.raw("PUT", "vm.restore", {"source_url": f"file://{self.base}", "memory_restore_mode": "shared",
+                                                "resume": True, "overrides": override}, timeout=20)
+
+    def judge(self, daemon, point, status, body):
+        now = snapshots.judge(self.base)
+        need(now == "complete" or CONSUMED in now, f"the snapshot is {now}")
+        if status is not None and status < 300:
+            need(CONSUMED in now, f"its memory is in use, but the snapshot is {now}")
+            serial = daemon.serial()
+            serial.ask(f"c {FIRST}", r"^ok ")
+            serial.ask(f"w {SECOND}", r"^ok ")
+            daemon.kill()
+        elif status is not None:
+            need(body and all(body), f"no reason given: {body}")
+            need(daemon.raw("GET", "vm.info")[0] == 404, f"{status} {body}, but there is a VM")
+            if point.call not in ("close", "munmap"):
+                snapshots.settles(daemon.process.pid, self.held)
+        if now == "complete":
+            self.restores(self.base)
+        else:
+            status, body = self.ask(self.daemon())
+            need(status == 400 and CONSUMED in " ".join(body), f"restored a second time: {status} {body}")
+
+
+OPERATIONS = [Copy, Running, Link, Clone, Cow, Read, Verified, Shared]
 
 
 @dataclasses.dataclass

@@ -5,11 +5,10 @@ import subprocess
 import time
 
 import snapshot_reader
-from vmmd import BUILD
+from vmmd import BUILD, REMOTE
 
 TOOLS = BUILD / "tests" / "tools"
 COMPLETE = "complete"
-UNKNOWN_MEMORY = "complete, memory not known"
 
 
 def judge(folder):
@@ -22,6 +21,13 @@ def judge(folder):
         found = snapshot_reader.check(folder, verify=True)
         assert found.ok == said.startswith("complete"), f"vmmd says {said!r}, the other reader {found.problems} {found.damaged}"
     return said
+
+
+def commands_agree(folder, said):
+    """vmm-remote's check and verify say what judge() said. (check also asks whether this host can restore it.)"""
+    for command, good in (("check", said.startswith(("complete", "damaged"))), ("verify", said == COMPLETE)):
+        answer = subprocess.run([REMOTE, "snapshot", command, folder], capture_output=True, text=True, check=False)
+        assert (answer.returncode == 0) == good, f"{said}, but {command}: {answer.stdout} {answer.stderr}"
 
 
 def hidden(folder):
