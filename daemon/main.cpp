@@ -111,19 +111,23 @@ int run(DaemonOptions options) {
     return failed ? 1 : 0;
   }
 
-  auto socket = api::open_api_socket(options.api_socket);
-  if (!socket) return fail_start(socket.error());
+  api::ApiSocket socket;  // goes last: who sees its name vanish finds the VM gone
   ServerStopper stopper;
   const auto request_exit = [&stopper] { stopper.stop(); };
   control::DaemonService service(events, options.no_shutdown, request_exit);
-  auto server = api::ApiServer::make(socket->take_listener(), service, events, ping_response());
+  service.start();  // KVM is opened while the socket is made
+  if (auto opened = api::open_api_socket(options.api_socket)) {
+    socket = std::move(*opened);
+  } else {
+    return fail_start(opened.error());
+  }
+  auto server = api::ApiServer::make(socket.take_listener(), service, events, ping_response());
   if (!server) return fail_start(server.error());
   stopper.set(server->get());
   if (auto watched = (*server)->on_signals({SIGTERM, SIGINT}, [&service](int) { service.shut_down(); });
       !watched) {
     return fail_start(watched.error());
   }
-  service.start();
   events.publish("vmm", "starting");
   start_first_vm(options, service, failed, request_exit);
   (*server)->run();

@@ -3,6 +3,7 @@
 Everything on the measured path is a handful of system calls of Python: 10 to 20 us of its own for a request, about
 100 us for starting a process (posix_spawn). The floors that are measured from here carry the same.
 """
+import contextlib
 import ctypes
 import gc
 import json
@@ -315,6 +316,21 @@ class Bench:
                                        {"destination_url": f"file://{path}", "mode": "copy"})
             self.snapshots[name] = path
         return self.snapshots[name]
+
+
+@contextlib.contextmanager
+def time_sharing():
+    """Real-time threads do not share a CPU for 100 ms: not for what is about threads that do."""
+    policy = os.sched_getscheduler(0)
+    if policy == os.SCHED_OTHER:
+        yield
+        return
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    os.setpriority(os.PRIO_PROCESS, 0, -10)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, os.sched_param(1))
 
 
 def come_first(realtime):
