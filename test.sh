@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All tests, or the layers named: ./test.sh [check] [unit] [asan] [tidy] [fuzz] [guest] [e2e]
-#   check  format, file length, include arrows          asan   unit and guest layers in build-asan/
+#   check  format, length, arrows, documents             asan   unit and guest layers in build-asan/
 #   unit   doctest programs in build/                   guest  bare-metal guests under the real vmmd
 #   tidy   clang-tidy                                   e2e    API, snapshots and Linux guests over real sockets
 #   fuzz   every fuzz target, 5 s each (20 s with CI=true)
@@ -100,6 +100,7 @@ if wants check; then
   step "include arrows" one scripts/check-arrows.py
 fi
 step "release build" one build build || finish
+if wants check; then step "documents" one scripts/check-docs.py; fi
 if wants unit; then step "unit" "count_meson build" unit build; fi
 if wants guest; then
   if [ -n "$kvm_reason" ]; then skip "bare-metal guests" "no KVM"; else
