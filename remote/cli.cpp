@@ -13,6 +13,7 @@
 #include "api/edit_distance.h"
 #include "base/version.h"
 #include "remote/command.h"
+#include "remote/shell.h"
 
 namespace vmmd::remote {
 
@@ -54,7 +55,9 @@ class Parser {
         ->option_text("PATH");
     app_.add_flag("--json", globals_.json, "Print one JSON object, for scripts");
     app_.add_flag("-q,--quiet", globals_.quiet, "Show no progress");
-    app_.require_subcommand(1);
+    app_.add_option("-c", globals_.script, "Run lines of the shell (see `shell --help`) instead of a command")
+        ->option_text("LINES");
+    app_.require_subcommand(0, 1);
     for (const Command& command : commands()) add(command);
   }
 
@@ -238,11 +241,18 @@ int run_words(const std::vector<std::string>& words, const Globals& defaults) {
   } catch (const CLI::ParseError& error) {
     return refuse_parse(parser, words, error.what(), json);
   }
-  const Command& command = *parser.chosen();
   Globals globals = parser.globals();
   if (globals.api_socket.empty()) globals.api_socket = defaults.api_socket;
   globals.json = globals.json || defaults.json;
   globals.quiet = globals.quiet || defaults.quiet;
+  const Command* chosen = parser.chosen();
+  if (globals.script && (chosen == nullptr || chosen->program != nullptr)) {
+    return run_script(globals, *globals.script);
+  }
+  if (chosen == nullptr) return refuse("", "no command given", json);
+  const Command& command = *chosen;
+  if (globals.script)
+    return refuse(command.name, "-c runs lines of the shell, not together with a command", json);
   if (const std::string extra = parser.misplaced(command); !extra.empty()) {
     return refuse(command.name, fmt::format("unexpected argument \"{}\"", extra), json);
   }
@@ -250,6 +260,7 @@ int run_words(const std::vector<std::string>& words, const Globals& defaults) {
   if (std::string text = complaint(command, arguments, globals); !text.empty()) {
     return refuse(command.name, text, json);
   }
+  if (command.program != nullptr) return command.program(globals);
   Session session(globals);
   const Status outcome = command.run != nullptr ? command.run(session, command, arguments)
                                                 : run_request(session, command, arguments);

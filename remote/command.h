@@ -16,6 +16,7 @@
 namespace vmmd::remote {
 
 class Session;
+struct Globals;
 
 /// One argument of a command, as the user gives it.
 struct Argument {
@@ -66,6 +67,8 @@ struct Command {
   Result<std::string> (*body)(const Arguments&) = nullptr;
   /// What is more than sending one request and printing its answer. nullptr for just that.
   Status (*run)(Session&, const Command&, const Arguments&) = nullptr;
+  /// Of commands that consist of commands, each of which reports for itself. The exit status.
+  int (*program)(const Globals&) = nullptr;
   /// What is wrong with arguments that parsed, as a complaint about usage; empty if nothing is. nullptr for
   /// none.
   std::string (*check)(const Arguments&) = nullptr;

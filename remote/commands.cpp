@@ -4,9 +4,13 @@
 
 #include "remote/catalogue.h"
 #include "remote/command.h"
+#include "remote/completion.h"
+#include "remote/console.h"
 #include "remote/events.h"
 #include "remote/jobs.h"
 #include "remote/requests.h"
+#include "remote/shell.h"
+#include "remote/status.h"
 
 namespace vmmd::remote {
 
@@ -45,6 +49,16 @@ constexpr Argument kRestore[] = {
 };
 constexpr Argument kCancel[] = {
     {"job", Kind::Positional, "The job's id, from info or events: snapshot-1", true, "JOB"},
+};
+constexpr Argument kConsole[] = {
+    {"--escape", Kind::Option, "Key that leaves: ^] (the default), another control key, ~. or none", false,
+     "KEY"},
+};
+constexpr Argument kInput[] = {
+    {"text", Kind::Words, "What to type; Enter is added", true, "TEXT"},
+};
+constexpr Argument kCompletion[] = {
+    {"shell", Kind::Positional, "For which shell", true, "bash|zsh|fish"},
 };
 constexpr Argument kEvents[] = {
     {"--since", Kind::Option, "Start after this sequence number; 0 shows all that is remembered", false, "N"},
@@ -154,7 +168,8 @@ constexpr std::array kCommands = {
                        "'{\"serial\":{\"mode\":\"File\",\"file\":\"/tmp/clone.log\"}}'",
             .arguments = kRestore,
             .endpoint = "vm.restore",
-            .body = restore_body},
+            .body = restore_body,
+            .run = run_restore},
     Command{.name = "cancel",
             .summary = "Stop a snapshot or restore in progress; it leaves nothing behind",
             .example = "vmm-remote cancel snapshot-1",
@@ -173,6 +188,31 @@ constexpr std::array kCommands = {
             .arguments = kEvents,
             .run = run_events,
             .check = check_events},
+    Command{.name = "status",
+            .summary = "Show the VM in a few lines",
+            .example = "vmm-remote status",
+            .run = run_status},
+    Command{.name = "console",
+            .summary = "Attach to the guest's serial port (pty or socket); Ctrl-] leaves",
+            .example = "vmm-remote console\nvmm-remote console --escape '~.'",
+            .arguments = kConsole,
+            .run = run_console,
+            .check = check_console},
+    Command{.name = "input",
+            .summary = "Type a line into the guest's serial port",
+            .example = "vmm-remote input root",
+            .arguments = kInput,
+            .run = run_input},
+    Command{.name = "shell",
+            .summary = "A prompt with OpenVMM's words (pause, p, snap, ...); also: -c \"p; snap /dir\"",
+            .example = "vmm-remote shell\nvmm-remote -c \"pause; save-snapshot /snapshots/one; resume\"",
+            .program = run_shell},
+    Command{.name = "completion",
+            .summary = "Print a script that lets a shell complete these commands",
+            .example = "source <(vmm-remote completion bash)",
+            .arguments = kCompletion,
+            .run = run_completion,
+            .needs_daemon = false},
     unbuilt("add-device", "vm.add-device", "vmm-remote add-device path=/sys/bus/pci/devices/0000:01:00.0"),
     unbuilt("add-disk", "vm.add-disk", "vmm-remote add-disk path=/disk.img"),
     unbuilt("add-fs", "vm.add-fs", "vmm-remote add-fs tag=data,socket=/run/fs.sock"),

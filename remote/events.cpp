@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 
 #include <fmt/format.h>
@@ -20,6 +21,7 @@ namespace vmmd::remote {
 namespace {
 
 constexpr double kLongestWait = 1e9;  // seconds
+constexpr std::chrono::milliseconds kPatience{10'000};
 
 /// Seconds, with a fraction if wanted; nothing if it is not a time to wait.
 std::optional<double> parse_seconds(const std::string& text) {
@@ -30,19 +32,17 @@ std::optional<double> parse_seconds(const std::string& text) {
   return seconds;
 }
 
-/// Readable after so many seconds.
-Result<UniqueFd> timer_after(double seconds) {
-  UniqueFd fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));
-  if (!fd) return fail_errno(ErrorCode::Internal, errno, "cannot make a timer");
+/// A timer that runs out after so many seconds from now.
+Status start_timer(const UniqueFd& timer, double seconds) {
   itimerspec when = {};
   when.it_value.tv_sec = static_cast<time_t>(seconds);
   when.it_value.tv_nsec = static_cast<long>((seconds - std::floor(seconds)) * 1e9);
   // All zero would never fire.
   if (when.it_value.tv_sec == 0 && when.it_value.tv_nsec == 0) when.it_value.tv_nsec = 1;
-  if (::timerfd_settime(fd.get(), 0, &when, nullptr) != 0) {
+  if (::timerfd_settime(timer.get(), 0, &when, nullptr) != 0) {
     return fail_errno(ErrorCode::Internal, errno, "cannot start a timer");
   }
-  return fd;
+  return {};
 }
 
 }  // namespace
@@ -105,10 +105,13 @@ std::string check_wait(const Arguments& arguments) {
 
 Status run_wait(Session& session, const Command&, const Arguments& arguments) {
   const std::string wanted = arguments.get("--state");
-  const api::Client client = session.client();
+  // A daemon that says nothing at all is not waited for.
+  const api::Client client(session.globals().api_socket, {.answer = kPatience});
+  const auto timeout = arguments.find("--timeout");
   UniqueFd timer;
-  if (const auto timeout = arguments.find("--timeout")) {
-    VMMD_ASSIGN(timer, timer_after(parse_seconds(*timeout).value_or(0)));
+  if (timeout) {
+    timer = UniqueFd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));
+    if (!timer) return fail_errno(ErrorCode::Internal, errno, "cannot make a timer");
   }
   Status checked;
   std::string state;
@@ -123,9 +126,13 @@ Status run_wait(Session& session, const Command&, const Arguments& arguments) {
   // From here on no change goes unseen, so what is true already is asked for now, not before.
   options.on_open = [&] {
     auto now = vm_state(client);
-    if (now) return arrive(*now);
-    checked = tl::make_unexpected(std::move(now).error());
-    return false;
+    if (!now) {
+      checked = tl::make_unexpected(std::move(now).error());
+      return false;
+    }
+    // Time runs from here: even without any, what is so already is seen.
+    if (timer) checked = start_timer(timer, parse_seconds(*timeout).value_or(0));
+    return arrive(*now) && checked.has_value();
   };
   const Status followed = client.events(
       [&](std::string_view line) {
@@ -137,8 +144,7 @@ Status run_wait(Session& session, const Command&, const Arguments& arguments) {
   VMMD_TRY(checked);
   if (!reached) VMMD_TRY(followed);
   if (!reached && timer) {
-    return fail(ErrorCode::WrongState, "the VM is {} after {} s, not {}", state.empty() ? "unknown" : state,
-                arguments.get("--timeout"), wanted);
+    return fail(ErrorCode::WrongState, "the VM is {} after {} s, not {}", state, *timeout, wanted);
   }
   if (!reached) {
     return fail(ErrorCode::WrongState, "the daemon ended; the VM was {}, never {}", state, wanted);

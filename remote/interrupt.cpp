@@ -21,7 +21,11 @@ Result<Interrupts> Interrupts::take(std::initializer_list<int> signals) {
 Interrupts::Interrupts(Interrupts&& other) noexcept : fd_(std::move(other.fd_)), before_(other.before_) {}
 
 Interrupts::~Interrupts() {
-  if (fd_) pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  if (!fd_) return;
+  // What came was for us, and must not end the program when it is let through.
+  while (next() != 0) {
+  }
+  pthread_sigmask(SIG_SETMASK, &before_, nullptr);
 }
 
 int Interrupts::next() {

@@ -62,4 +62,9 @@ void ProgressBar::update(std::uint64_t done, std::uint64_t total, std::string_vi
   drawn_ = true;
 }
 
+void ProgressBar::note(std::string_view text) {
+  fmt::print(stderr, "{}{}\n", drawn_ ? kWipe : "\n", text);
+  std::fflush(stderr);
+}
+
 }  // namespace vmmd::remote

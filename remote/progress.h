@@ -18,6 +18,8 @@ class ProgressBar {
   ProgressBar& operator=(const ProgressBar&) = delete;
 
   void update(std::uint64_t done, std::uint64_t total, std::string_view phase = {});
+  /// A line of its own above the bar; also when the bar is not shown.
+  void note(std::string_view text);
 
  private:
   const std::string what_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -14,7 +15,8 @@ struct Command;
 struct Globals {
   std::string api_socket;  // empty: none given
   bool json = false;
-  bool quiet = false;  // no progress bar
+  bool quiet = false;                 // no progress bar
+  std::optional<std::string> script;  // lines of the shell to run instead of a command
 };
 
 /// One run of one command: its way to the daemon and to the user.

@@ -226,7 +226,7 @@ void VmControl::report_progress(snapshot::Job& job) {
 Status VmControl::restore(const api::RestoreRequest& request, snapshot::Job& job) {
   VMMD_TRY(vm::check_action(Action::Restore, state_));
   report_progress(job);
-  events_.publish("vm", "restoring", {{"source", request.source_url}});
+  events_.publish("vm", "restoring", {{"job", job.id()}, {"source", request.source_url}});
   if (auto loaded = load_snapshot(request, job); !loaded) {
     forget_vm();
     events_.publish("vm", "restore-failed", {{"error", loaded.error().to_string()}});
