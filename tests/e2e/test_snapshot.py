@@ -2,6 +2,8 @@
 import hashlib
 import pathlib
 import stat
+import threading
+import time
 
 import pytest
 
@@ -147,6 +149,56 @@ def test_three_clones_run_at_once_from_one_directory(start, tmp_path):
         line.ask(f"w {seed} 2 16", r"^ok")
     for seed, line in enumerate(lines, 20):
         line.ask(f"c {seed} 2 16", r"^ok")
+
+
+@pytest.mark.parametrize("backing", ["anonymous", "shared", "file"])
+def test_every_memory_backing_is_snapshotted_and_goes_on(start, tmp_path, backing):
+    memory = {"size": 64 << 20}
+    if backing == "shared":
+        memory["shared"] = True
+    if backing == "file":
+        memory["file"] = str(tmp_path / "ram")
+    first = start()
+    first.put("vm.create", {**first.config(bare("pattern")), "memory": memory})
+    first.put("vm.boot")
+    serial = first.serial()
+    serial.expect(r"^pattern ready$")
+    digest = serial.ask("w 11 2 40", r"^ok (\w+)$")[1]
+    first.put("vm.pause")
+    first.snapshot(tmp_path / "snap")
+    first.put("vm.resume")
+    serial.ask("w 12 2 40", r"^ok")  # what comes later must not show in the snapshot
+    first.stop()
+    second = start()
+    assert second.restore(tmp_path / "snap").ask("c 11 2 40", r"^ok (\w+)$")[1] == digest
+
+
+def test_pings_and_info_answer_while_a_snapshot_is_written(start, tmp_path):
+    daemon = start()
+    serial = daemon.boot(bare("pattern"), memory=1 << 30)
+    serial.expect(r"^pattern ready$")
+    serial.ask("w 1 2 600", r"^ok")
+    daemon.put("vm.pause")
+    done = threading.Event()
+
+    def take():
+        try:
+            daemon.snapshot(tmp_path / "snap")
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    slowest = 0
+    busy = 0
+    while not done.is_set():
+        begin = time.monotonic()
+        daemon.get("vmm.ping")
+        busy += bool(daemon.get("vm.info")["jobs"])
+        slowest = max(slowest, time.monotonic() - begin)
+    thread.join()
+    assert busy > 0, "the snapshot was over before it was seen"
+    assert slowest < 1, f"{slowest:.3f} s for an answer"
 
 
 @pytest.mark.parametrize("mode", ["cow", "copy", "CopyOnWrite", "Copy"])
