@@ -258,9 +258,9 @@ std::optional<std::string> Arguments::find(std::string_view name) const {
 }
 
 const std::vector<std::string>& Arguments::all(std::string_view name) const {
-  static const std::vector<std::string> kNone;
+  static const std::vector<std::string> none;
   const auto found = values_.find(name);
-  return found == values_.end() ? kNone : found->second;
+  return found == values_.end() ? none : found->second;
 }
 
 }  // namespace vmmd::remote

@@ -1,9 +1,7 @@
 #include "remote/line_editor.h"
 
 #include <histedit.h>
-#include <signal.h>
 
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -16,9 +14,6 @@ namespace {
 
 constexpr int kHistorySize = 1000;  // lines
 
-/// Ctrl-C at the prompt drops the line. (While a command runs it ends that command, see shell.cpp.)
-void on_interrupt(int) {}
-
 }  // namespace
 
 struct LineEditor::State {
@@ -27,6 +22,7 @@ struct LineEditor::State {
   std::function<std::vector<std::string>()> complete;
   EditLine* editor = nullptr;
   History* history = nullptr;
+  bool dropped = false;  // the line that was read last ended with Ctrl-C
 
   static State* of(EditLine* editor) {
     void* state = nullptr;
@@ -35,6 +31,10 @@ struct LineEditor::State {
   }
   static char* show_prompt(EditLine* editor) { return of(editor)->prompt.data(); }
   static unsigned char on_tab(EditLine* editor, int) { return of(editor)->tab(); }
+  static unsigned char on_drop(EditLine* editor, int) {
+    of(editor)->dropped = true;
+    return CC_NEWLINE;
+  }
   unsigned char tab();
 };
 
@@ -74,6 +74,10 @@ LineEditor::LineEditor(std::string prompt, std::string history,
   el_set(editor, EL_EDITOR, "emacs");
   el_set(editor, EL_ADDFN, "vmmd-complete", "Complete a command", &State::on_tab);
   el_set(editor, EL_BIND, "^I", "vmmd-complete", nullptr);
+  // Ctrl-C is a key like others while a line is edited: a signal could come between two keys and be lost.
+  el_set(editor, EL_SETTY, "-d", "-isig", nullptr);
+  el_set(editor, EL_ADDFN, "vmmd-drop", "Forget the line", &State::on_drop);
+  el_set(editor, EL_BIND, "^C", "vmmd-drop", nullptr);
   el_set(editor, EL_BIND, "^R", "em-inc-search-prev", nullptr);
   el_source(editor, nullptr);  // the user's ~/.editrc
   state_->history = history_init();
@@ -96,18 +100,13 @@ LineEditor::~LineEditor() {
 }
 
 std::optional<std::string> LineEditor::read() {
-  struct sigaction drop = {};
-  struct sigaction before = {};
-  drop.sa_handler = on_interrupt;  // without SA_RESTART: the read ends
-  sigaction(SIGINT, &drop, &before);
   int size = 0;
-  errno = 0;
+  state_->dropped = false;
+  // Before the prompt shows: what is typed as soon as it does is edited like the rest.
+  el_set(state_->editor, EL_PREP_TERM, 1);
   const char* line = el_gets(state_->editor, &size);
-  const bool interrupted = line == nullptr && errno == EINTR;
-  sigaction(SIGINT, &before, nullptr);
-  if (interrupted) {
-    el_reset(state_->editor);
-    std::fputc('\n', stdout);
+  if (state_->dropped) {
+    std::fputs("^C\n", stdout);
     return std::string();
   }
   if (line == nullptr || size <= 0) return std::nullopt;

@@ -114,6 +114,7 @@ constexpr std::array<std::string_view, 25> kUnbuilt = {
 
 std::string help_text() {
   std::vector<std::vector<std::string>> rows;
+  rows.reserve(kVerbs.size() + 2);
   for (const Verb& verb : kVerbs) {
     rows.push_back({fmt::format("  {}{}{}{}{}", verb.name, verb.alias.empty() ? "" : ", ", verb.alias,
                                 verb.usage.empty() ? "" : " ", verb.usage),

@@ -9,9 +9,9 @@ namespace {
 using nlohmann::json;
 
 const json& member(const json& object, const char* key) {
-  static const json kNothing;
+  static const json nothing;
   const auto found = object.is_object() ? object.find(key) : object.end();
-  return found == object.end() ? kNothing : *found;
+  return found == object.end() ? nothing : *found;
 }
 
 std::string text(const json& value) {
