@@ -115,7 +115,10 @@ int run(DaemonOptions options) {
   ServerStopper stopper;
   const auto request_exit = [&stopper] { stopper.stop(); };
   control::DaemonService service(events, options.no_shutdown, request_exit);
-  service.start();  // KVM is opened while the socket is made
+  // A VM of the command line does not wait: KVM is opened for it while the socket is made. Otherwise the
+  // socket comes first, because the two hinder each other.
+  const bool at_once = options.vm || options.restore;
+  if (at_once) service.start();
   if (auto opened = api::open_api_socket(options.api_socket)) {
     socket = std::move(*opened);
   } else {
@@ -128,6 +131,7 @@ int run(DaemonOptions options) {
       !watched) {
     return fail_start(watched.error());
   }
+  if (!at_once) service.start();
   events.publish("vmm", "starting");
   start_first_vm(options, service, failed, request_exit);
   (*server)->run();
