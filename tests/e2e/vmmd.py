@@ -176,6 +176,7 @@ class Daemon:
         self.api = self.folder / "api.sock"
         self.log = self.folder / "vmmd.log"
         self.serials = []
+        self.answered = False
         self._events = None
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(self.api))
@@ -199,6 +200,7 @@ class Daemon:
             connection.request(method, "/api/v1/" + path, body=data, headers=headers)
             response = connection.getresponse()
             text = response.read()
+            self.answered = True
             answer = json.loads(text) if text else None
             openapi.check(method, path, body, response.status, answer)
             return response.status, answer
@@ -289,6 +291,9 @@ class Daemon:
     def stop(self):
         """SIGTERM; returns the exit code."""
         if self.process.poll() is None:
+            if not self.answered:  # it may not have got as far as its signal handlers
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    self.raw("GET", "vmm.ping")
             self.process.send_signal(signal.SIGTERM)
             try:
                 self.process.wait(PATIENCE)
