@@ -109,7 +109,7 @@ if wants guest; then
   fi
 fi
 if wants asan; then
-  if step "sanitizer build" one build build-asan --buildtype=debugoptimized -Doptimization=1 -Db_sanitize=address,undefined -Dstatic_libs=false; then
+  if step "sanitizer build" one build build-asan --buildtype=plain -Doptimization=0 -Dcpp_args=-g1 -Db_sanitize=address,undefined -Dstatic_libs=false; then
     step "unit, sanitized" "count_meson build-asan" unit build-asan
     if [ -n "$kvm_reason" ]; then skip "bare-metal guests, sanitized" "no KVM"; else
       step "machines in process, sanitized" "count_machines build-asan" machines build-asan
