@@ -1,0 +1,30 @@
+#pragma once
+
+#include <memory>
+
+#include "base/result.h"
+#include "devices/clock.h"
+#include "devices/event_loop.h"
+#include "devices/guest_memory.h"
+#include "devices/virtio/device.h"
+
+namespace vmmd::vm {
+
+/// What a device model is built with; all of it outlives the model.
+struct DeviceGlue {
+  const devices::GuestMemory& memory;
+  devices::Clock& clock;
+  devices::EventLoop& shared_loop;  // the device thread, for devices that need no thread of their own
+};
+
+/// What one configured virtio device holds on the host: its file, tap or socket, and its own loop if it has
+/// one. Opened at vm.create or vm.restore, closed at vm.delete; a reboot builds a new model on the same host
+/// end.
+class HostEnd {
+ public:
+  virtual ~HostEnd() = default;
+  /// The model for a new machine; the one for the machine before is gone. On the VM thread.
+  virtual Result<std::unique_ptr<devices::VirtioDevice>> make_device(const DeviceGlue& glue) = 0;
+};
+
+}  // namespace vmmd::vm
