@@ -14,7 +14,8 @@ namespace vmmd::control {
 using api::VmState;
 using vm::Action;
 
-/// What the guest asks for, from vCPU threads to the VM thread.
+/// What the guest asks for, from vCPU threads to the VM thread; and what fails on the host, to whoever
+/// listens.
 class VmControl::GuestSignals final : public vm::MachineListener {
  public:
   GuestSignals(VmControl& control, std::uint64_t generation) : control_(control), generation_(generation) {}
@@ -31,6 +32,11 @@ class VmControl::GuestSignals final : public vm::MachineListener {
     control_.queue_.post([&control = control_, generation = generation_, stop = std::move(stop)] {
       control.on_vcpu_stopped(generation, stop);
     });
+  }
+  void backend_failed(std::string_view unit, std::string_view what) override {
+    log_warning("{}: {}", unit, what);
+    control_.events_.publish("device", "backend-failed",
+                             {{"unit", std::string(unit)}, {"error", std::string(what)}});
   }
 
  private:

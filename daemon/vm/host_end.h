@@ -4,6 +4,7 @@
 
 #include "base/result.h"
 #include "devices/clock.h"
+#include "devices/device_events.h"
 #include "devices/event_loop.h"
 #include "devices/guest_memory.h"
 #include "devices/virtio/device.h"
@@ -15,6 +16,7 @@ struct DeviceGlue {
   const devices::GuestMemory& memory;
   devices::Clock& clock;
   devices::EventLoop& shared_loop;  // the device thread, for devices that need no thread of their own
+  devices::DeviceEvents& events;    // for failures of the host end
 };
 
 /// What one configured virtio device holds on the host: its file, tap or socket, and its own loop if it has

@@ -13,12 +13,13 @@
 #include "daemon/vm/chipset.h"
 #include "daemon/vm/time_unit.h"
 #include "daemon/vm/vcpu.h"
+#include "devices/device_events.h"
 #include "devices/guest_memory.h"
 
 namespace vmmd::vm {
 
-/// What a machine tells its owner, on vCPU threads: implementations only queue.
-class MachineListener : public VcpuListener, public devices::PowerSink {};
+/// What a machine tells its owner, on vCPU threads and those of devices: implementations only queue.
+class MachineListener : public VcpuListener, public devices::PowerSink, public devices::DeviceEvents {};
 
 /// Passes on what the guest asks for and remembers that it asked.
 class PowerLatch final : public devices::PowerSink {

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <string_view>
+
+namespace vmmd::devices {
+
+/// Told of what a device's owner should know and the guest cannot tell him. Thread-safe; only queues: never
+/// blocks, never calls back into the device. Devices tell of changes, never of each failed request.
+class DeviceEvents {
+ public:
+  virtual ~DeviceEvents() = default;
+  /// The host's end of a device does not work any more: its tap is gone, its peer has hung up, its disk
+  /// fails. `unit` is the device's unit name, `what` for people: what failed and why.
+  virtual void backend_failed(std::string_view unit, std::string_view what) = 0;
+};
+
+}  // namespace vmmd::devices
