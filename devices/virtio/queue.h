@@ -51,11 +51,11 @@ class Queue {
     std::uint16_t size = 0;  // entries, a power of two
     bool enabled = false;
     GuestAddress descriptors;
-    GuestAddress avail;                // driver area
-    GuestAddress used;                 // device area
-    std::uint16_t next_avail = 0;      // the next avail entry to take
-    std::uint16_t next_used = 0;       // the next used entry to fill
-    std::uint16_t last_signalled = 0;  // next_used when the driver was last interrupted (event index)
+    GuestAddress avail;            // driver area
+    GuestAddress used;             // device area
+    std::uint16_t next_avail = 0;  // the next avail entry to take
+    std::uint16_t next_used =
+        0;  // the next used entry to fill; the same as next_avail with nothing in flight
     bool operator==(const State&) const = default;
   };
 
@@ -95,12 +95,15 @@ class Queue {
   struct Descriptor;  // struct virtq_desc
   [[nodiscard]] bool fail(const char* reason);
   [[nodiscard]] bool refresh_avail();
-  [[nodiscard]] bool walk(GuestAddress table, std::uint32_t entries, std::uint16_t index, bool nested,
-                          Chain& chain);
+  [[nodiscard]] bool walk(Chain& chain);
   [[nodiscard]] bool add(const Descriptor& descriptor, Chain& chain);
+  void mark_ring_dirty(std::uint64_t offset);
 
   const GuestMemory* memory_ = nullptr;
   State state_;
+  std::byte* descriptors_ = nullptr;  // host memory of the three areas, aligned, of one region
+  std::byte* avail_ = nullptr;
+  std::byte* used_ = nullptr;
   bool event_index_ = false;
   bool indirect_ = false;
   std::uint16_t avail_index_ = 0;  // as last read
