@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "base/result.h"
+#include "devices/event_loop.h"
 
 namespace boost::asio {
 class io_context;
@@ -11,15 +12,15 @@ class io_context;
 
 namespace vmmd::loop {
 
-/// The device thread: one thread, one Asio io_context, for character backends and timers.
+/// The device thread: one thread, one Asio io_context, for character backends, timers and virtio devices.
 ///
 /// What lives on the loop (backends, clocks) is destroyed before it. Work given to it before start() runs
 /// once it has started. Idle, it sleeps in epoll without a time-out. All signals are blocked on its thread,
 /// SIGPIPE among them.
-class DeviceLoop {
+class DeviceLoop final : public devices::EventLoop {
  public:
   DeviceLoop();
-  ~DeviceLoop();  // stops
+  ~DeviceLoop() override;  // stops
   DeviceLoop(const DeviceLoop&) = delete;
   DeviceLoop& operator=(const DeviceLoop&) = delete;
 
@@ -30,7 +31,10 @@ class DeviceLoop {
   void stop();
 
   /// Runs `work` on the loop's thread, in the order of the calls. Never blocks, never runs it inside post().
-  void post(std::function<void()> work);
+  void post(std::function<void()> work) override;
+
+  Result<std::unique_ptr<devices::FdWatch>> watch(int fd, devices::FdEvent event,
+                                                  std::function<void()> ready) override;
 
   /// Runs `work` on the loop's thread and waits for it. On that thread, or while the loop does not run, just
   /// runs it. Hold no lock that loop work takes. Not concurrent with start() and stop().
