@@ -73,12 +73,12 @@ Result<std::unique_ptr<devices::FdWatch>> DeviceLoop::watch(int fd, devices::FdE
   try {
     auto waiting = std::make_shared<Waiting>(asio_context(), event, std::move(ready));
     boost::system::error_code error;
-    waiting->descriptor.assign(fd, error);
+    static_cast<void>(waiting->descriptor.assign(fd, error));
     if (error.value() == EEXIST) {  // epoll knows a descriptor once: the other direction needs a duplicate
       waiting->duplicate.reset(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
       if (!waiting->duplicate)
         return fail_errno(ErrorCode::Internal, errno, "cannot watch descriptor {}", fd);
-      waiting->descriptor.assign(waiting->duplicate.get(), error);
+      static_cast<void>(waiting->descriptor.assign(waiting->duplicate.get(), error));
     }
     if (error) return fail_errno(ErrorCode::Internal, error.value(), "cannot watch descriptor {}", fd);
     Waiting::wait(waiting);
