@@ -1,0 +1,234 @@
+#include "devices/storage/raw_file.h"
+
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/falloc.h>
+#include <sys/eventfd.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <utility>
+
+#include "base/file.h"
+
+namespace vmmd::devices {
+
+namespace {
+
+constexpr unsigned kRingEntries = 256;
+
+int fallocate_mode(const DiskRequest& request) {
+  const bool punch = request.op == DiskOp::Discard || request.unmap;
+  return FALLOC_FL_KEEP_SIZE | (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+}
+
+/// The buffers that are left; at most IOV_MAX of them, so that the rest is a short transfer.
+std::pair<iovec*, unsigned> rest(DiskRequest& request) {
+  const std::size_t count = request.buffers.size() - request.first_buffer;
+  return {request.buffers.data() + request.first_buffer,
+          static_cast<unsigned>(std::min<std::size_t>(count, IOV_MAX))};
+}
+
+void advance(DiskRequest& request, std::size_t bytes) {
+  request.progress += bytes;
+  while (bytes > 0 && request.first_buffer < request.buffers.size()) {
+    iovec& buffer = request.buffers[request.first_buffer];
+    const std::size_t step = std::min(bytes, buffer.iov_len);
+    buffer.iov_base = static_cast<char*>(buffer.iov_base) + step;
+    buffer.iov_len -= step;
+    bytes -= step;
+    if (buffer.iov_len == 0) ++request.first_buffer;
+  }
+}
+
+}  // namespace
+
+struct RawFile::Ring {
+  Ring() = default;
+  ~Ring() {
+    if (ready) ::io_uring_queue_exit(&ring);
+  }
+  Ring(const Ring&) = delete;
+  Ring& operator=(const Ring&) = delete;
+
+  io_uring ring = {};
+  bool ready = false;
+  UniqueFd event;
+};
+
+RawFile::RawFile(std::string path, UniqueFd fd, const Options& options)
+    : path_(std::move(path)), fd_(std::move(fd)), options_(options) {}
+
+RawFile::~RawFile() = default;
+
+Result<std::unique_ptr<RawFile>> RawFile::open(const std::string& path, const Options& options) {
+  VMMD_ASSIGN(UniqueFd fd, open_file(path, (options.readonly ? O_RDONLY : O_RDWR) | O_NONBLOCK));
+  VMMD_TRY(file_size(fd.get(), path));  // refuses what is neither file nor block device
+  struct flock lock = {};
+  lock.l_type = static_cast<short>(options.readonly ? F_RDLCK : F_WRLCK);
+  lock.l_whence = SEEK_SET;  // from 0, of length 0: all of it
+  if (::fcntl(fd.get(), F_OFD_SETLK, &lock) != 0) {
+    const int error = errno;
+    if (error == EAGAIN || error == EACCES) {
+      return fail(ErrorCode::Conflict, "the image {} is in use: another program holds a lock on it", path);
+    }
+    // A filesystem without locks: as good as Cloud Hypervisor without them, and nothing can be done.
+    if (error != EOPNOTSUPP && error != ENOLCK && error != EINVAL && error != ENOSYS)
+      return fail_errno(ErrorCode::BadRequest, error, "cannot lock the image {}", path);
+  }
+  std::unique_ptr<RawFile> disk(new RawFile(path, std::move(fd), options));
+  if (options.use_io_uring) VMMD_TRY(disk->set_up_ring());
+  return disk;
+}
+
+Status RawFile::set_up_ring() {
+  auto ring = std::make_unique<Ring>();
+  if (const int error = -::io_uring_queue_init(kRingEntries, &ring->ring, 0); error != 0) {
+    if (error == EPERM || error == ENOSYS || error == EACCES) return {};
+    return fail_errno(ErrorCode::Internal, error, "cannot set up io_uring for {}", path_);
+  }
+  ring->ready = true;
+  ring->event = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!ring->event) return fail_errno(ErrorCode::Internal, errno, "cannot make an eventfd for {}", path_);
+  if (const int error = -::io_uring_register_eventfd(&ring->ring, ring->event.get()); error != 0) {
+    return fail_errno(ErrorCode::Internal, error, "cannot watch io_uring of {}", path_);
+  }
+  ring_ = std::move(ring);
+  return {};
+}
+
+Result<std::uint64_t> RawFile::size() {
+  return file_size(fd_.get(), path_);
+}
+
+Status RawFile::start(EventLoop& loop, std::function<void()> batch_done) {
+  loop_ = &loop;
+  batch_done_ = std::move(batch_done);
+  if (!ring_ || watch_) return {};
+  VMMD_ASSIGN(watch_, loop.watch(ring_->event.get(), FdEvent::Readable, [this] { reap(); }));
+  return {};
+}
+
+void RawFile::stop() {
+  watch_.reset();  // batch_done_ stays: we may be inside it
+}
+
+void RawFile::submit(DiskRequest& request) {
+  request.first_buffer = 0;
+  request.progress = 0;
+  waiting_.push_back(&request);
+}
+
+void RawFile::prepare(DiskRequest& request) {
+  io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_->ring);
+  const auto [buffers, count] = rest(request);
+  const std::uint64_t at = request.offset + request.progress;
+  switch (request.op) {
+    case DiskOp::Read:
+      ::io_uring_prep_readv(sqe, fd_.get(), buffers, count, at);
+      break;
+    case DiskOp::Write:
+      ::io_uring_prep_writev2(sqe, fd_.get(), buffers, count, at, request.sync ? RWF_DSYNC : 0);
+      break;
+    case DiskOp::Flush:
+      ::io_uring_prep_fsync(sqe, fd_.get(), IORING_FSYNC_DATASYNC);
+      break;
+    case DiskOp::Discard:
+    case DiskOp::WriteZeroes:
+      ::io_uring_prep_fallocate(sqe, fd_.get(), fallocate_mode(request), static_cast<off_t>(request.offset),
+                                static_cast<off_t>(request.length));
+      break;
+  }
+  ::io_uring_sqe_set_data(sqe, &request);
+}
+
+// One system call for all, unless there are more than the ring holds: the rest follows as completions come.
+void RawFile::kick() {
+  if (ring_) {
+    std::size_t taken = 0;
+    while (taken < waiting_.size() && ::io_uring_sq_space_left(&ring_->ring) > 0) prepare(*waiting_[taken++]);
+    waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(taken));
+    // EBUSY, EAGAIN: entries stay in the ring; the next kick(), at the latest after a completion, takes them.
+    if (::io_uring_sq_ready(&ring_->ring) > 0) static_cast<void>(::io_uring_submit(&ring_->ring));
+    return;
+  }
+  if (serve_posted_ || waiting_.empty()) return;
+  serve_posted_ = true;
+  loop_->post([this] { serve_waiting(); });
+}
+
+// One round; what is submitted meanwhile comes in a later one, so that the loop's other work has its turn.
+void RawFile::serve_waiting() {
+  serve_posted_ = false;
+  serving_.swap(waiting_);
+  for (DiskRequest* request : serving_) complete(*request, serve(*request));
+  serving_.clear();
+  kick();
+  if (batch_done_) batch_done_();
+}
+
+int RawFile::serve(DiskRequest& request) const {
+  const auto [buffers, count] = rest(request);
+  const auto at = static_cast<off_t>(request.offset + request.progress);
+  ssize_t result = 0;
+  do {
+    switch (request.op) {
+      case DiskOp::Read:
+        result = ::preadv(fd_.get(), buffers, static_cast<int>(count), at);
+        break;
+      case DiskOp::Write:
+        result = ::pwritev2(fd_.get(), buffers, static_cast<int>(count), at, request.sync ? RWF_DSYNC : 0);
+        break;
+      case DiskOp::Flush:
+        result = ::fdatasync(fd_.get());
+        break;
+      case DiskOp::Discard:
+      case DiskOp::WriteZeroes:
+        result = ::fallocate(fd_.get(), fallocate_mode(request), static_cast<off_t>(request.offset),
+                             static_cast<off_t>(request.length));
+        break;
+    }
+  } while (result < 0 && errno == EINTR);
+  return result < 0 ? -errno : static_cast<int>(result);
+}
+
+void RawFile::reap() {
+  std::uint64_t count = 0;
+  static_cast<void>(::read(ring_->event.get(), &count, sizeof count));
+  io_uring_cqe* cqe = nullptr;
+  while (::io_uring_peek_cqe(&ring_->ring, &cqe) == 0) {
+    auto* request = static_cast<DiskRequest*>(::io_uring_cqe_get_data(cqe));
+    const int result = cqe->res;
+    ::io_uring_cqe_seen(&ring_->ring, cqe);
+    complete(*request, result);
+  }
+  kick();
+  if (batch_done_) batch_done_();
+}
+
+void RawFile::complete(DiskRequest& request, int result) {
+  const bool transfer = request.op == DiskOp::Read || request.op == DiskOp::Write;
+  if (transfer && result > 0) {
+    advance(request, static_cast<std::size_t>(result));
+    if (request.progress < request.length) {
+      waiting_.push_back(&request);
+      return;
+    }
+  } else if (transfer && (result == -EINTR || result == -EAGAIN)) {
+    waiting_.push_back(&request);
+    return;
+  } else if (request.op == DiskOp::WriteZeroes && !request.unmap && result == -EOPNOTSUPP) {
+    request.unmap = true;  // tmpfs and others only punch holes, which read as zeroes too
+    waiting_.push_back(&request);
+    return;
+  } else if (transfer && result == 0) {
+    result = -EIO;  // the file ends here: it has shrunk
+  }
+  request.error = result < 0 ? -result : 0;
+  request.done(request);
+}
+
+}  // namespace vmmd::devices

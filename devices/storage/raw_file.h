@@ -1,0 +1,60 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/unique_fd.h"
+#include "devices/storage/disk.h"
+
+namespace vmmd::devices {
+
+/// A raw image: a regular file or a block device, by io_uring. Where io_uring is forbidden (EPERM, ENOSYS),
+/// requests are served one after the other on the disk's loop, which holds up that disk alone.
+class RawFile final : public Disk {
+ public:
+  struct Options {
+    bool readonly = false;
+    bool use_io_uring = true;  // false: for tests of the other way
+  };
+  /// Opens and locks: shared if read-only, else exclusive (open file description locks over the whole file),
+  /// so that no two VMs write one image. Conflict, with the path, when somebody holds it.
+  static Result<std::unique_ptr<RawFile>> open(const std::string& path, const Options& options);
+  ~RawFile() override;
+  RawFile(const RawFile&) = delete;
+  RawFile& operator=(const RawFile&) = delete;
+
+  [[nodiscard]] const std::string& name() const override { return path_; }
+  [[nodiscard]] bool readonly() const override { return options_.readonly; }
+  [[nodiscard]] Result<std::uint64_t> size() override;
+  void submit(DiskRequest& request) override;
+  void kick() override;
+  Status start(EventLoop& loop, std::function<void()> batch_done) override;
+  void stop() override;
+
+  [[nodiscard]] bool uses_io_uring() const { return ring_ != nullptr; }
+
+ private:
+  struct Ring;
+  RawFile(std::string path, UniqueFd fd, const Options& options);
+  Status set_up_ring();
+  void prepare(DiskRequest& request);
+  void reap();
+  void serve_waiting();
+  void complete(DiskRequest& request, int result);
+  /// Of an operation by system calls: what io_uring would answer.
+  [[nodiscard]] int serve(DiskRequest& request) const;
+
+  std::string path_;
+  UniqueFd fd_;
+  Options options_;
+  std::unique_ptr<Ring> ring_;         // nullptr: without io_uring
+  std::vector<DiskRequest*> waiting_;  // not yet given to the kernel
+  std::vector<DiskRequest*> serving_;  // serve_waiting()'s, to keep its room
+  bool serve_posted_ = false;
+  EventLoop* loop_ = nullptr;
+  std::function<void()> batch_done_;
+  std::unique_ptr<FdWatch> watch_;
+};
+
+}  // namespace vmmd::devices

@@ -1,0 +1,469 @@
+#include "devices/virtio/block.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace vmmd::devices {
+
+namespace {
+
+// Features (5.2.3), request types and answers (5.2.6).
+constexpr std::uint64_t kSegMax = 1ULL << 2;
+constexpr std::uint64_t kReadOnly = 1ULL << 5;
+constexpr std::uint64_t kBlkSize = 1ULL << 6;
+constexpr std::uint64_t kFlush = 1ULL << 9;
+constexpr std::uint64_t kTopology = 1ULL << 10;
+constexpr std::uint64_t kMultiQueue = 1ULL << 12;
+constexpr std::uint64_t kDiscard = 1ULL << 13;
+constexpr std::uint64_t kWriteZeroes = 1ULL << 14;
+
+constexpr std::uint32_t kTypeIn = 0;
+constexpr std::uint32_t kTypeOut = 1;
+constexpr std::uint32_t kTypeFlush = 4;
+constexpr std::uint32_t kTypeGetId = 8;
+constexpr std::uint32_t kTypeDiscard = 11;
+constexpr std::uint32_t kTypeWriteZeroes = 13;
+
+constexpr std::uint8_t kOk = 0;
+constexpr std::uint8_t kIoError = 1;
+constexpr std::uint8_t kUnsupported = 2;
+
+constexpr std::uint64_t kSector = 512;                // bytes
+constexpr std::size_t kSerialSize = 20;               // bytes
+constexpr std::uint32_t kUnmap = 1;                   // flag of a range
+constexpr std::uint32_t kMaxRangeSectors = 1U << 22;  // 2 GiB
+constexpr std::size_t kMaxRanges = 16;
+
+struct Header {
+  std::uint32_t type;
+  std::uint32_t reserved;
+  std::uint64_t sector;
+};
+struct Range {  // struct virtio_blk_discard_write_zeroes
+  std::uint64_t sector;
+  std::uint32_t sectors;
+  std::uint32_t flags;
+};
+
+template <class T>
+void put(std::span<std::byte> bytes, std::size_t offset, T value) {
+  std::memcpy(bytes.data() + offset, &value, sizeof value);
+}
+
+void append(std::vector<iovec>& buffers, std::span<const Segment> segments, std::uint64_t skip,
+            std::uint64_t length) {
+  for (const Segment& segment : segments) {
+    if (skip >= segment.length) {
+      skip -= segment.length;
+      continue;
+    }
+    const std::uint64_t take = std::min(segment.length - skip, length);
+    if (take == 0) return;
+    buffers.push_back({segment.host + skip, take});
+    length -= take;
+    skip = 0;
+  }
+}
+
+}  // namespace
+
+struct VirtioBlock::Slot : DiskRequest {
+  VirtioBlock* device = nullptr;
+  unsigned queue = 0;
+  Chain chain;
+  std::array<Range, kMaxRanges> ranges{};
+  std::size_t range = 0;
+  std::size_t range_count = 0;
+};
+
+VirtioBlock::VirtioBlock(Config config, Disk& disk, std::uint64_t size, EventLoop& loop,
+                         std::shared_ptr<RateLimiter> limiter, DeviceEvents& events)
+    : config_(std::move(config)),
+      unit_name_("disk:" + config_.id),
+      disk_(disk),
+      loop_(loop),
+      events_(events),
+      limit_(std::move(limiter), loop,
+             [this] {
+               if (!running_) return;
+               for (unsigned i = 0; i < queues_.size(); ++i) {
+                 if (queues_[i].throttled) run_queue(i);
+               }
+               disk_.kick();
+               flush_queues();
+             }),
+      queues_(config_.queues) {
+  state_.sectors = size / kSector;
+  for (unsigned i = 0; i < queues_.size(); ++i) {
+    QueueState& queue = queues_[i];
+    for (unsigned n = 0; n < config_.queue_size; ++n) {
+      auto slot = std::make_unique<Slot>();
+      slot->device = this;
+      slot->queue = i;
+      slot->done = [](DiskRequest& request) {
+        auto& mine = static_cast<Slot&>(request);
+        if (request.error == 0 && ++mine.range < mine.range_count) {
+          mine.device->next_range(mine);
+        } else {
+          mine.device->finish(mine, request.error == 0            ? kOk
+                                    : request.error == EOPNOTSUPP ? kUnsupported
+                                                                  : kIoError);
+        }
+      };
+      queue.free.push_back(slot.get());
+      queue.slots.push_back(std::move(slot));
+    }
+  }
+}
+
+VirtioBlock::~VirtioBlock() = default;
+
+std::uint64_t VirtioBlock::features() const {
+  std::uint64_t features = kSegMax | kBlkSize | kFlush | kTopology;
+  features |= disk_.readonly() ? kReadOnly : kDiscard | kWriteZeroes;
+  if (config_.queues > 1) features |= kMultiQueue;
+  return features;
+}
+
+std::vector<std::uint16_t> VirtioBlock::queue_sizes() const {
+  return std::vector<std::uint16_t>(config_.queues, config_.queue_size);
+}
+
+// struct virtio_blk_config (5.2.4)
+std::uint64_t VirtioBlock::read_config(std::uint64_t offset, unsigned width) {
+  std::array<std::byte, 60> bytes{};
+  {
+    const std::lock_guard lock(mutex_);
+    put(bytes, 0, state_.sectors);
+  }
+  // Two descriptors of a chain are header and answer.
+  put(bytes, 12, std::uint32_t{std::max<std::uint16_t>(config_.queue_size, 3)} - 2);
+  put(bytes, 20, std::uint32_t{kSector});
+  put(bytes, 24, std::uint8_t{3});  // physical blocks of 8 sectors
+  put(bytes, 26, std::uint16_t{8});
+  put(bytes, 34, config_.queues);
+  if (!disk_.readonly()) {
+    put(bytes, 36, kMaxRangeSectors);
+    put(bytes, 40, std::uint32_t{kMaxRanges});
+    put(bytes, 44, std::uint32_t{8});
+    put(bytes, 48, kMaxRangeSectors);
+    put(bytes, 52, std::uint32_t{kMaxRanges});
+    put(bytes, 56, std::uint8_t{1});
+  }
+  return read_config_bytes(bytes, offset, width);
+}
+
+void VirtioBlock::start(const VirtioRun& run) {
+  run_ = run;
+  running_ = true;
+  for (QueueState& queue : queues_) queue.stopping = queue.throttled = false;
+  if (auto started = disk_.start(loop_, [this] { batch_done(); }); !started) {
+    running_ = false;
+    events_.backend_failed(unit_name_, started.error().to_string());
+    run_.transport->needs_reset("the disk cannot be used");
+    return;
+  }
+  for (unsigned i = 0; i < queues_.size(); ++i) run_queue(i);
+  disk_.kick();
+  flush_queues();
+}
+
+void VirtioBlock::stop(std::function<void()> stopped) {
+  running_ = false;
+  stopped_ = std::move(stopped);
+  check_stopped(0);
+}
+
+void VirtioBlock::stop_queue(unsigned index, std::function<void()> stopped) {
+  queues_[index].stopping = true;
+  queues_[index].stopped = std::move(stopped);
+  check_stopped(index);
+}
+
+void VirtioBlock::start_queue(unsigned index) {
+  queues_[index].stopping = queues_[index].throttled = false;
+  notify(index);
+}
+
+void VirtioBlock::check_stopped(unsigned index) {
+  QueueState& queue = queues_[index];
+  if (queue.stopped && queue.free.size() == queue.slots.size()) std::exchange(queue.stopped, nullptr)();
+  if (!stopped_ || posted_) return;
+  for (const QueueState& each : queues_) {
+    if (each.free.size() != each.slots.size()) return;
+  }
+  disk_.stop();
+  std::exchange(stopped_, nullptr)();
+}
+
+void VirtioBlock::notify(unsigned index) {
+  run_queue(index);
+  disk_.kick();
+  flush_queues();
+}
+
+void VirtioBlock::run_queue(unsigned index) {
+  if (!running_ || index >= run_.queues.size()) return;
+  QueueState& mine = queues_[index];
+  Queue& queue = run_.queues[index];
+  if (mine.stopping || !queue.running()) return;
+  mine.throttled = false;
+  queue.disable_notifications();
+  // What is answered at once makes room for more: bounded, so that a guest cannot keep the loop.
+  std::size_t budget = mine.slots.size();
+  do {
+    while (!mine.free.empty()) {
+      if (budget-- == 0) {
+        go_on_later();
+        return;
+      }
+      Slot& slot = *mine.free.back();
+      if (!queue.pop(slot.chain)) break;
+      mine.free.pop_back();
+      if (take(index, slot)) continue;
+      queue.undo_pop();
+      mine.free.push_back(&slot);
+      mine.throttled = true;
+      counters_.throttled.fetch_add(1, std::memory_order_relaxed);
+      return;
+    }
+    if (queue.broken() != nullptr) {
+      run_.transport->needs_reset(queue.broken());
+      return;
+    }
+    if (mine.free.empty()) return;  // finish() comes back
+  } while (queue.enable_notifications());
+}
+
+void VirtioBlock::go_on_later() {
+  if (std::exchange(posted_, true)) return;
+  loop_.post([this] {  // stopping waits for it
+    posted_ = false;
+    batch_done();
+  });
+}
+
+bool VirtioBlock::within(std::uint64_t sector, std::uint64_t count, std::uint64_t sectors) {
+  return sector <= sectors && count <= sectors - sector;
+}
+
+bool VirtioBlock::take(unsigned /*index*/, Slot& slot) {
+  Header header{};
+  const bool whole = slot.chain.copy_out(0, std::as_writable_bytes(std::span(&header, 1)));
+  const std::uint64_t writable = slot.chain.writable_size();
+  const std::uint64_t readable = slot.chain.readable_size();
+  const std::uint64_t data = !whole                    ? 0
+                             : header.type == kTypeIn  ? (writable == 0 ? 0 : writable - 1)
+                             : header.type == kTypeOut ? readable - sizeof header
+                                                       : 0;
+  if (!limit_.take(data)) return false;
+  slot.range = slot.range_count = 0;
+  slot.op = DiskOp::Read;
+  slot.buffers.clear();
+  slot.error = 0;
+  if (!whole || writable == 0) {
+    counters_.invalid.fetch_add(1, std::memory_order_relaxed);
+    finish(slot, kIoError);
+    return true;
+  }
+  switch (header.type) {
+    case kTypeIn:
+      slot.length = data;
+      begin_transfer(slot, /*write=*/false, header.sector);
+      break;
+    case kTypeOut:
+      slot.length = data;
+      begin_transfer(slot, /*write=*/true, header.sector);
+      break;
+    case kTypeFlush:
+      slot.op = DiskOp::Flush;
+      counters_.flushes.fetch_add(1, std::memory_order_relaxed);
+      disk_.submit(slot);
+      break;
+    case kTypeGetId:
+      answer_serial(slot);
+      break;
+    case kTypeDiscard:
+    case kTypeWriteZeroes:
+      begin_ranges(slot, header.type == kTypeWriteZeroes);
+      break;
+    default:
+      finish(slot, kUnsupported);
+  }
+  return true;
+}
+
+void VirtioBlock::begin_transfer(Slot& slot, bool write, std::uint64_t sector) {
+  std::uint64_t sectors = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    sectors = state_.sectors;
+  }
+  if (slot.length == 0 || slot.length % kSector != 0 || !within(sector, slot.length / kSector, sectors) ||
+      (write && disk_.readonly())) {
+    counters_.invalid.fetch_add(1, std::memory_order_relaxed);
+    finish(slot, kIoError);
+    return;
+  }
+  slot.op = write ? DiskOp::Write : DiskOp::Read;
+  slot.sync = write && (run_.features & kFlush) == 0;
+  slot.offset = sector * kSector;
+  if (write) {
+    append(slot.buffers, slot.chain.readable, sizeof(Header), slot.length);
+  } else {
+    append(slot.buffers, slot.chain.writable, 0, slot.length);
+  }
+  const auto bytes = static_cast<std::int64_t>(slot.length);
+  (write ? counters_.writes : counters_.reads).fetch_add(1, std::memory_order_relaxed);
+  (write ? counters_.write_bytes : counters_.read_bytes).fetch_add(bytes, std::memory_order_relaxed);
+  disk_.submit(slot);
+}
+
+void VirtioBlock::begin_ranges(Slot& slot, bool zeroes) {
+  std::uint64_t sectors = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    sectors = state_.sectors;
+  }
+  const std::uint64_t bytes = slot.chain.readable_size() - sizeof(Header);
+  if (disk_.readonly() || bytes == 0 || bytes % sizeof(Range) != 0 || bytes > sizeof slot.ranges) {
+    counters_.invalid.fetch_add(1, std::memory_order_relaxed);
+    finish(slot, disk_.readonly() ? kIoError : kUnsupported);
+    return;
+  }
+  slot.range_count = bytes / sizeof(Range);
+  const std::span<Range> ranges(slot.ranges.data(), slot.range_count);
+  static_cast<void>(slot.chain.copy_out(sizeof(Header), std::as_writable_bytes(ranges)));
+  for (const Range& range : ranges) {
+    // 5.2.6.2: unknown flags, and unmap of a discard, are unsupported.
+    const bool flags_known = (range.flags & ~(zeroes ? kUnmap : 0U)) == 0;
+    if (flags_known && range.sectors != 0 && range.sectors <= kMaxRangeSectors &&
+        within(range.sector, range.sectors, sectors))
+      continue;
+    counters_.invalid.fetch_add(1, std::memory_order_relaxed);
+    slot.range_count = 0;
+    finish(slot, flags_known ? kIoError : kUnsupported);
+    return;
+  }
+  slot.op = zeroes ? DiskOp::WriteZeroes : DiskOp::Discard;
+  (zeroes ? counters_.write_zeroes : counters_.discards).fetch_add(1, std::memory_order_relaxed);
+  next_range(slot);
+}
+
+void VirtioBlock::next_range(Slot& slot) {
+  const Range& range = slot.ranges[slot.range];
+  slot.offset = range.sector * kSector;
+  slot.length = std::uint64_t{range.sectors} * kSector;
+  slot.unmap = (range.flags & kUnmap) != 0;
+  disk_.submit(slot);
+}
+
+// 5.2.6: up to 20 bytes, padded with zeroes; no terminator where it is full.
+void VirtioBlock::answer_serial(Slot& slot) {
+  std::array<std::byte, kSerialSize> serial{};
+  std::memcpy(serial.data(), config_.serial.data(), std::min(config_.serial.size(), kSerialSize));
+  const std::uint64_t room = slot.chain.writable_size() - 1;
+  const auto answer = std::span(serial).first(std::min<std::uint64_t>(room, kSerialSize));
+  finish(slot, slot.chain.copy_in(0, answer) ? kOk : kIoError);
+}
+
+void VirtioBlock::finish(Slot& slot, std::uint8_t status) {
+  if (slot.error != 0) {
+    counters_.errors.fetch_add(1, std::memory_order_relaxed);
+    if (!failing_ && status == kIoError) {
+      events_.backend_failed(unit_name_, fmt::format("{}: {}", disk_.name(), std::strerror(slot.error)));
+      failing_ = true;
+    }
+  } else if (slot.op == DiskOp::Write) {
+    failing_ = false;
+  }
+  const std::uint64_t writable = slot.chain.writable_size();
+  if (writable != 0) {
+    static_cast<void>(slot.chain.copy_in(writable - 1, std::as_bytes(std::span(&status, 1))));
+  }
+  // All of it, since the answer is its last byte and a failed read may have filled some.
+  const std::uint64_t most = std::numeric_limits<std::uint32_t>::max();
+  run_.queues[slot.queue].push(slot.chain, static_cast<std::uint32_t>(std::min(writable, most)));
+  queues_[slot.queue].free.push_back(&slot);
+}
+
+void VirtioBlock::flush_queues() {
+  for (unsigned i = 0; i < run_.queues.size(); ++i) {
+    if (run_.queues[i].flush()) run_.transport->interrupt_queue(i);
+  }
+}
+
+void VirtioBlock::batch_done() {
+  flush_queues();
+  for (unsigned i = 0; i < queues_.size(); ++i) {
+    if (!queues_[i].throttled) run_queue(i);
+  }
+  disk_.kick();
+  flush_queues();
+  for (unsigned i = 0; i < queues_.size(); ++i) check_stopped(i);
+}
+
+void VirtioBlock::refresh_size() {
+  const auto size = disk_.size();
+  if (!size) return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (*size / kSector <= state_.sectors) return;
+    state_.sectors = *size / kSector;
+  }
+  if (running_) run_.transport->interrupt_config();
+}
+
+Result<UnitState> VirtioBlock::save() const {
+  const std::lock_guard lock(mutex_);
+  const auto& [sectors] = state_;
+  state::Disk message;
+  message.set_sectors(sectors);
+  if (const RateLimiter* limiter = limit_.limiter()) limiter->save(*message.mutable_rate_limiter());
+  return pack_state(message);
+}
+
+// The guest knows the size: a smaller disk would fail it, a larger one it is told of by refresh_size().
+Status VirtioBlock::restore(const UnitState& state) {
+  state::Disk message;
+  VMMD_TRY(unpack_state(state, unit_name(), 1, message));
+  RateLimiter* limiter = limit_.limiter();
+  if (limiter != nullptr && message.has_rate_limiter())
+    VMMD_TRY(limiter->check(message.rate_limiter(), unit_name()));
+  const std::lock_guard lock(mutex_);
+  if (message.sectors() > state_.sectors) {
+    return fail(ErrorCode::BadRequest,
+                "unit {}: the guest knows a disk of {} sectors of 512 bytes, {} has {}", unit_name(),
+                message.sectors(), disk_.name(), state_.sectors);
+  }
+  State next;
+  auto& [sectors] = next;
+  sectors = message.sectors();
+  state_ = next;
+  if (limiter != nullptr && message.has_rate_limiter()) limiter->restore(message.rate_limiter());
+  return {};
+}
+
+void VirtioBlock::reset() {
+  if (RateLimiter* limiter = limit_.limiter()) limiter->reset();
+}
+
+std::map<std::string, std::int64_t> VirtioBlock::counters() const {
+  return {{"reads", counters_.reads},
+          {"writes", counters_.writes},
+          {"flushes", counters_.flushes},
+          {"discards", counters_.discards},
+          {"write_zeroes", counters_.write_zeroes},
+          {"read_bytes", counters_.read_bytes},
+          {"write_bytes", counters_.write_bytes},
+          {"errors", counters_.errors},
+          {"invalid", counters_.invalid},
+          {"throttled", counters_.throttled}};
+}
+
+}  // namespace vmmd::devices
