@@ -16,6 +16,15 @@ class CharReceiver {
   /// than offered, nothing more is offered until the device calls CharBackend::receiver_ready(). Called on
   /// the backend's thread, never inside a call to the backend.
   virtual std::size_t receive(std::span<const std::byte> data) = 0;
+  /// CharBackend::size() may have changed. On the backend's thread.
+  virtual void resized() {}
+};
+
+/// The size of a terminal, in characters; both zero: unknown.
+struct CharSize {
+  std::uint16_t columns = 0;
+  std::uint16_t rows = 0;
+  bool operator==(const CharSize&) const = default;
 };
 
 /// What a backend has seen since it was opened, in bytes.
@@ -54,6 +63,9 @@ class CharBackend {
 
   /// Where the user finds the other end: "/dev/pts/3", a socket's or file's path. Empty where there is none.
   [[nodiscard]] virtual std::string path() const { return {}; }
+
+  /// Of the host's terminal, if it is one. Any thread.
+  [[nodiscard]] virtual CharSize size() const { return {}; }
 };
 
 }  // namespace vmmd::devices

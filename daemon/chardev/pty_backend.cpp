@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -103,8 +104,14 @@ void PtyBackend::look_for_reader() {
     close_output();  // input ends by itself, behind what the reader had still typed
     return;
   }
+  look_at_size();
   if (!output_open()) open_output(master_);
   if (!input_open()) open_input(master_);
+}
+
+void PtyBackend::look_at_size() {
+  winsize size = {};
+  if (::ioctl(master_->native_handle(), TIOCGWINSZ, &size) == 0) set_size({size.ws_col, size.ws_row});
 }
 
 void PtyBackend::on_output_error(int) {

@@ -18,6 +18,9 @@ namespace vmmd::chardev {
 /// lasting EPOLLHUP wakes nobody. In between the newest 64 KiB of output wait for the next reader. What a
 /// reader had not read when it left is gone with the kernel's buffer.
 ///
+/// Nor does anything tell the master when its reader's terminal changes its size (the signal goes to the
+/// slave's side): we look when a reader comes, and with each input.
+///
 /// Where inotify has no instances left for this user, the slave stays open and the kernel's buffer fills.
 class PtyBackend final : public StreamBackend {
  public:
@@ -34,6 +37,8 @@ class PtyBackend final : public StreamBackend {
   void on_watch_event();
   void look_for_reader();
   [[nodiscard]] bool hung_up() const;
+  void look_at_size();
+  void on_input() override { look_at_size(); }
   void on_output_error(int error) override;
   void on_input_end(int error) override;
 

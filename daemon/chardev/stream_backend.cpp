@@ -203,6 +203,7 @@ void StreamBackend::pump_input() {
     const ssize_t n = ::read(in_->native_handle(), chunk.data(), chunk.size());
     if (n > 0) {
       pending_.push(std::span(chunk).first(static_cast<std::size_t>(n)));
+      on_input();
       continue;
     }
     const int error = n < 0 ? errno : 0;
@@ -224,6 +225,10 @@ void StreamBackend::wait_for_input() {
                     in_waiting_ = false;
                     pump_input();
                   }));
+}
+
+void StreamBackend::set_size(devices::CharSize size) {
+  if (size_.exchange(size) != size && receiver_ != nullptr) receiver_->resized();
 }
 
 void StreamBackend::salvage_input() {

@@ -38,6 +38,7 @@ class StreamBackend : public devices::CharBackend {
   void receiver_ready() final;
   void drain(std::chrono::milliseconds limit) final;
   [[nodiscard]] devices::CharCounters counters() const final;
+  [[nodiscard]] devices::CharSize size() const final { return size_; }
 
  protected:
   using Descriptor = boost::asio::posix::stream_descriptor;
@@ -79,6 +80,11 @@ class StreamBackend : public devices::CharBackend {
   /// Drops all queued output, counted.
   void discard_output();
 
+  /// What size() answers from now on; tells the receiver. (loop)
+  void set_size(devices::CharSize size);
+
+  /// Input came, and is about to go to the receiver. (loop)
+  virtual void on_input() {}
   /// A write failed. (loop)
   virtual void on_output_error(int error) = 0;
   /// Input ended: `error` from read(), 0 at end of file. (loop)
@@ -106,6 +112,7 @@ class StreamBackend : public devices::CharBackend {
   devices::CharReceiver* receiver_ = nullptr;
   ByteQueue pending_{kKept};  // read from the host, not yet taken by the receiver
 
+  std::atomic<devices::CharSize> size_ = devices::CharSize();
   std::atomic<bool> has_receiver_ = false;
   std::atomic<bool> ready_posted_ = false;
 

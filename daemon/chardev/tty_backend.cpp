@@ -1,13 +1,18 @@
 #include "daemon/chardev/tty_backend.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
+#include <cerrno>
+#include <cstdint>
 #include <utility>
 
 #include <fmt/core.h>
@@ -22,8 +27,17 @@ struct Terminal {
   std::atomic<bool> raw = false;
   termios settings = {};
   std::array<int, 2> flags = {-1, -1};  // of descriptors whose O_NONBLOCK we set
+  std::atomic<int> resized = -1;        // the eventfd for SIGWINCH
 };
 Terminal terminal;
+
+void on_resize_signal(int) {
+  const int saved = errno;
+  const std::uint64_t one = 1;
+  const int fd = terminal.resized;
+  if (fd >= 0) static_cast<void>(!::write(fd, &one, sizeof one));
+  errno = saved;
+}
 
 /// Changing or reading a terminal from its background would stop us (SIGTTOU, SIGTTIN). A terminal that does
 /// not control us (-1) has no background.
@@ -90,9 +104,37 @@ TtyBackend::TtyBackend(loop::DeviceLoop& loop) : StreamBackend(loop, NoPeer::Dro
   UniqueFd in = make_raw() ? own_stdio(STDIN_FILENO, O_RDONLY) : UniqueFd();
   if (out) open_output(make_descriptor(std::move(out)));
   if (in) open_input(make_descriptor(std::move(in)));
+  if (::isatty(STDOUT_FILENO) == 0) return;
+  UniqueFd resized(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+  if (!resized) return;  // the size stays what it is now
+  terminal.resized = resized.get();
+  resized_ = make_descriptor(std::move(resized));
+  struct sigaction action = {};
+  action.sa_handler = on_resize_signal;
+  action.sa_flags = SA_RESTART;
+  ::sigaction(SIGWINCH, &action, nullptr);
+  later([this] { watch_size(); });
+}
+
+void TtyBackend::watch_size() {
+  look_at_size();
+  resized_->async_wait(Descriptor::wait_read, guarded([this] {
+                         std::uint64_t count = 0;
+                         static_cast<void>(!::read(resized_->native_handle(), &count, sizeof count));
+                         watch_size();
+                       }));
+}
+
+void TtyBackend::look_at_size() {
+  winsize size = {};
+  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0) set_size({size.ws_col, size.ws_row});
 }
 
 TtyBackend::~TtyBackend() {
+  if (resized_ != nullptr) {
+    ::signal(SIGWINCH, SIG_DFL);
+    terminal.resized = -1;
+  }
   shut_down();
   restore_terminal();
   terminal.in_use = false;

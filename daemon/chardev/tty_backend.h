@@ -16,7 +16,7 @@ namespace vmmd::chardev {
 ///
 /// O_NONBLOCK belongs to the open file, which we share with the shell: so stdin and stdout are opened anew
 /// through /proc, and only where that cannot be (sockets) their own flag is set, and reset at the end.
-/// The end of stdin ends input only, an error of stdout ends output only.
+/// The end of stdin ends input only, an error of stdout ends output only. SIGWINCH is ours while it is open.
 class TtyBackend final : public StreamBackend {
  public:
   static Result<std::unique_ptr<TtyBackend>> open(loop::DeviceLoop& loop);
@@ -25,8 +25,12 @@ class TtyBackend final : public StreamBackend {
  private:
   explicit TtyBackend(loop::DeviceLoop& loop);
 
+  void watch_size();
+  void look_at_size();
   void on_output_error(int error) override;
   void on_input_end(int error) override;
+
+  std::shared_ptr<Descriptor> resized_;  // an eventfd that SIGWINCH makes readable
 };
 
 }  // namespace vmmd::chardev

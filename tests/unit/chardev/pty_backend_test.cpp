@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <termios.h>
 
@@ -176,5 +177,23 @@ TEST_CASE("a former receiver is not called again") {
   REQUIRE(write_all(user.get(), "two"));
   CHECK(second.wait_for(3) == "two");
   CHECK(first.wait_for(0) == "one");
+  pty->set_receiver(nullptr);
+}
+
+TEST_CASE("a reader's terminal size is known when it has typed") {
+  Host host;
+  Guest guest;
+  const auto pty = host.make(CharMode::Pty);
+  pty->set_receiver(&guest);
+  host.settle();
+  CHECK(pty->size() == devices::CharSize{});
+  const UniqueFd user = attach(*pty);
+  winsize size = {};
+  size.ws_col = 0x0184;
+  size.ws_row = 0x0219;
+  REQUIRE(::ioctl(user.get(), TIOCSWINSZ, &size) == 0);
+  REQUIRE(write_all(user.get(), "x"));
+  CHECK(guest.wait_for_resize());
+  CHECK(pty->size() == devices::CharSize{.columns = 0x0184, .rows = 0x0219});
   pty->set_receiver(nullptr);
 }

@@ -87,6 +87,15 @@ class Guest final : public devices::CharReceiver {
     changed_.wait_for(lock, kDeadline, [&] { return text_.size() >= size; });
     return text_;
   }
+  void resized() override {
+    const std::lock_guard lock(mutex_);
+    ++resizes_;
+    changed_.notify_all();
+  }
+  bool wait_for_resize() {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, kDeadline, [&] { return resizes_ > 0; });
+  }
   bool wait_for_refusal() {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, kDeadline, [&] { return refusals_ > 0; });
@@ -98,6 +107,7 @@ class Guest final : public devices::CharReceiver {
   std::size_t room_;
   std::string text_;
   unsigned refusals_ = 0;
+  unsigned resizes_ = 0;
 };
 
 /// A directory of the test's own, gone at its end.

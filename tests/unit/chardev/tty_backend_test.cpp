@@ -1,4 +1,6 @@
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 
 #include <array>
@@ -177,4 +179,23 @@ TEST_CASE("stdin and stdout serve one device at a time") {
     CHECK(host.refuse(CharMode::Tty).code == ErrorCode::Conflict);
   }
   CHECK(host.make(CharMode::Tty) != nullptr);
+}
+
+TEST_CASE("SIGWINCH tells of the terminal's new size") {
+  Host host;
+  Guest guest;
+  const Terminal terminal;
+  const Stdio stdio(terminal.slave.get(), terminal.slave.get());
+  winsize size = {};
+  size.ws_col = 0x0184;
+  size.ws_row = 0x0219;
+  const auto tty = host.make(CharMode::Tty);
+  host.settle();
+  CHECK(tty->size() == devices::CharSize{});
+  tty->set_receiver(&guest);
+  REQUIRE(::ioctl(terminal.master.get(), TIOCSWINSZ, &size) == 0);
+  REQUIRE(::raise(SIGWINCH) == 0);
+  CHECK(guest.wait_for_resize());
+  CHECK(tty->size() == devices::CharSize{.columns = 0x0184, .rows = 0x0219});
+  tty->set_receiver(nullptr);
 }

@@ -24,6 +24,13 @@ class FakeCharBackend final : public devices::CharBackend {
   void drain(std::chrono::milliseconds) override {}
   [[nodiscard]] devices::CharCounters counters() const override { return fixed_counters; }
 
+  [[nodiscard]] devices::CharSize size() const override { return terminal; }
+
+  /// The user's terminal changes its size.
+  void resize(devices::CharSize size) {
+    terminal = size;
+    if (receiver != nullptr) receiver->resized();
+  }
   /// The user types. Offered at once, unless the device has refused something and not asked again.
   void type(std::string_view text) {
     waiting += text;
@@ -43,6 +50,7 @@ class FakeCharBackend final : public devices::CharBackend {
   int ready_calls = 0;
   devices::CharReceiver* receiver = nullptr;
   devices::CharCounters fixed_counters;
+  devices::CharSize terminal;
 
  private:
   bool ready_ = true;
