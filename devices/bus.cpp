@@ -29,6 +29,7 @@ Status Bus::map(BusRegion region) {
     return fail(ErrorCode::BadRequest, "{} region {} [{:#x}, +{:#x}) is empty or beyond the bus", name_,
                 region.name, region.base, region.length);
   }
+  const std::lock_guard lock(changing_);
   const std::shared_ptr<const Table> old = table_.load();
   for (const BusRegion& other : old->regions) {
     if (region.base < other.base + other.length && other.base < region.base + region.length) {
@@ -45,6 +46,7 @@ Status Bus::map(BusRegion region) {
 }
 
 Status Bus::unmap(std::uint64_t base) {
+  const std::lock_guard lock(changing_);
   auto next = std::make_shared<Table>(*table_.load());
   if (std::erase_if(next->regions, [base](const BusRegion& r) { return r.base == base; }) == 0) {
     return fail(ErrorCode::NotFound, "{} has no region at {:#x}", name_, base);

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,7 @@ class Bus {
 
   std::string name_;
   std::uint64_t limit_;
+  std::mutex changing_;  // one map() or unmap() at a time
   std::atomic<std::shared_ptr<const Table>> table_;
 };
 
