@@ -84,7 +84,6 @@ constexpr auto kUnbuilt = std::to_array<Unbuilt>({
     {"/platform/sev_snp", "SEV-SNP", [](const VmConfig& c) { return c.platform.sev_snp; }},
     {"/platform/iommufd", "iommufd", [](const VmConfig& c) { return c.platform.iommufd; }},
     {"/platform/iommufd_fd", "iommufd", [](const VmConfig& c) { return c.platform.iommufd_fd.has_value(); }},
-    {"/platform/pc", "the PC's old devices", [](const VmConfig& c) { return c.platform.pc; }},
     {"/tpm", "TPM", [](const VmConfig& c) { return c.tpm.has_value(); }},
     {"/landlock_enable", "landlock", [](const VmConfig& c) { return c.landlock_enable; }},
     // Without landlock_enable the rules do nothing there either, but who writes them counts on them.

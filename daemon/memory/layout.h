@@ -43,7 +43,19 @@ inline constexpr std::uint8_t kAcpiResetValue = 1;
 inline constexpr std::uint16_t kAcpiSleepPort = 0x601;        // FADT SLEEP_CONTROL_REG; S5 = SLP_TYP 5
 inline constexpr std::uint16_t kAcpiSleepStatusPort = 0x602;  // FADT SLEEP_STATUS_REG
 inline constexpr std::uint8_t kAcpiS5SleepType = 5;
-inline constexpr std::uint16_t kGedPort = 0x610;  // GED: one 4-byte event selector register
+// With the PC's old devices only. IRQ 0 is pin 2 of the IOAPIC, whose pin 0 is free.
+inline constexpr std::uint16_t kPicMasterPort = 0x20;
+inline constexpr std::uint16_t kPitPort = 0x40;
+inline constexpr unsigned kPitIrq = 0;
+inline constexpr unsigned kPitGsi = 2;
+inline constexpr unsigned kKeyboardGsi = 1;
+inline constexpr std::uint16_t kSpeakerPort = 0x61;
+inline constexpr std::uint16_t kDmaPagePort = 0x81;  // to 0x8F
+inline constexpr std::uint16_t kPicSlavePort = 0xA0;
+inline constexpr std::uint16_t kPicElcrPort = 0x4D0;
+inline constexpr std::uint16_t kAcpiPm1Port = 0x620;  // PM1a_EVT_BLK, 4 ports, and PM1a_CNT_BLK, 2
+inline constexpr unsigned kSciGsi = 9;                // level
+inline constexpr std::uint16_t kGedPort = 0x610;      // GED: one 4-byte event selector register
 inline constexpr unsigned kGedGsi = 5;
 inline constexpr unsigned kFirstPciGsi = 16;  // INTA..INTH of the PCI root: 16..23, level
 

@@ -17,23 +17,37 @@ devices::CmosRtc::Config cmos_config(const memory::GuestRam& ram) {
 }  // namespace
 
 Chipset::Chipset(const kvm::VmFd& vm, const devices::GuestMemory& memory, const memory::GuestRam& ram,
-                 devices::Clock& clock, devices::PowerSink& power)
+                 devices::Clock& clock, devices::PowerSink& power, bool pc)
     : msi_(vm),
       routes_(vm),
       ioapic_(msi_, routes_),
-      event_device_(ioapic_.line(memory::kGedGsi)),
+      pc_(pc ? std::make_unique<PcDevices>(clock, ioapic_, power) : nullptr),
+      event_device_(isa_line(memory::kGedGsi)),
       generation_id_(memory, event_device_),
-      rtc_(clock, ioapic_.line(memory::kRtcGsi), cmos_config(ram)),
-      i8042_(power),
+      rtc_(clock, isa_line(memory::kRtcGsi), cmos_config(ram)),
+      i8042_(power, pc ? &isa_line(memory::kKeyboardGsi) : nullptr),
       acpi_power_(power, {memory::kAcpiResetValue, memory::kAcpiS5SleepType}),
       pm_timer_(clock) {}
+
+devices::InterruptLine& Chipset::isa_line(unsigned gsi) {
+  return pc_ ? pc_->line(gsi) : ioapic_.line(gsi);
+}
+
+void Chipset::power_button() {
+  if (pc_) {
+    pc_->pm1().power_button();
+  } else {
+    event_device_.power_button();
+  }
+}
 
 Result<std::unique_ptr<Chipset>> Chipset::build(const api::VmConfig& config, const kvm::VmFd& vm,
                                                 const devices::GuestMemory& memory,
                                                 const memory::GuestRam& ram, HostSide& host,
                                                 devices::Clock& clock, devices::PowerSink& power) {
-  std::unique_ptr<Chipset> chipset(new Chipset(vm, memory, ram, clock, power));
+  std::unique_ptr<Chipset> chipset(new Chipset(vm, memory, ram, clock, power, config.platform.pc));
   VMMD_TRY(map_ports(chipset->ports_, chipset.get()));
+  if (chipset->pc_) VMMD_TRY(PcDevices::map_ports(chipset->ports_, chipset->pc_.get()));
   VMMD_TRY(chipset->mmio_.map(
       {"ioapic", memory::kIoapicStart, devices::Ioapic::kSize, devices::Ioapic::kWidths, &chipset->ioapic_}));
   VMMD_TRY(chipset->mmio_.map({"pci-ecam", memory::kEcamStart, memory::kEcamSize,
@@ -70,6 +84,7 @@ Status Chipset::map_ports(devices::Bus& bus, Chipset* chipset) {
 Status Chipset::check(const api::VmConfig& config) {
   devices::Bus ports("port", 0x10000);
   VMMD_TRY(map_ports(ports, nullptr));
+  if (config.platform.pc) VMMD_TRY(PcDevices::map_ports(ports, nullptr));
   if (config.serial.mode != api::ConsoleMode::Off) {
     VMMD_TRY(
         ports.map({"serial0", memory::kSerialPort, devices::Serial16550::kPorts, devices::kWidth1, nullptr}));
@@ -82,8 +97,7 @@ Status Chipset::check(const api::VmConfig& config) {
 
 Status Chipset::add_consoles(const api::VmConfig& config, HostSide& host) {
   if (host.serial() != nullptr) {
-    serial_ =
-        std::make_unique<devices::Serial16550>("serial0", ioapic_.line(memory::kSerialGsi), *host.serial());
+    serial_ = std::make_unique<devices::Serial16550>("serial0", isa_line(memory::kSerialGsi), *host.serial());
     VMMD_TRY(ports_.map(
         {"serial0", memory::kSerialPort, devices::Serial16550::kPorts, devices::kWidth1, serial_.get()}));
   }
@@ -99,6 +113,10 @@ std::vector<devices::StateUnit*> Chipset::units() {
   std::vector<devices::StateUnit*> units{&pci_,       &i8042_,        &acpi_power_,    &pm_timer_,
                                          &post_code_, &event_device_, &generation_id_, &rtc_};
   if (serial_) units.push_back(serial_.get());
+  if (pc_) {
+    for (devices::StateUnit* unit : pc_->units()) units.push_back(unit);
+    units.push_back(&pc_->pic());
+  }
   units.push_back(&ioapic_);
   return units;
 }

@@ -9,6 +9,7 @@
 #include "daemon/memory/guest_ram.h"
 #include "daemon/vm/host_side.h"
 #include "daemon/vm/irq.h"
+#include "daemon/vm/pc_devices.h"
 #include "devices/bus.h"
 #include "devices/chipset/acpi_pm_timer.h"
 #include "devices/chipset/acpi_power.h"
@@ -48,6 +49,11 @@ class Chipset {
   [[nodiscard]] devices::GenericEventDevice& event_device() { return event_device_; }
   [[nodiscard]] devices::CmosRtc& rtc() { return rtc_; }
   [[nodiscard]] devices::VmGenId& generation_id() { return generation_id_; }
+  /// The power button of the machine, wherever ACPI has it.
+  void power_button();
+  /// INTR of the PICs; nullptr on a machine without them.
+  [[nodiscard]] ExtInt* external_interrupts() { return pc_ ? &pc_->external_interrupts() : nullptr; }
+  [[nodiscard]] bool has_pc_devices() const { return pc_ != nullptr; }
   [[nodiscard]] bool has_serial() const { return serial_ != nullptr; }
 
   /// Everything with state. Restored in this order: the IOAPIC comes last, because it re-sends what is
@@ -56,7 +62,8 @@ class Chipset {
 
  private:
   Chipset(const kvm::VmFd& vm, const devices::GuestMemory& memory, const memory::GuestRam& ram,
-          devices::Clock& clock, devices::PowerSink& power);
+          devices::Clock& clock, devices::PowerSink& power, bool pc);
+  [[nodiscard]] devices::InterruptLine& isa_line(unsigned gsi);
   static Status map_ports(devices::Bus& bus, Chipset* chipset);
   Status add_consoles(const api::VmConfig& config, HostSide& host);
 
@@ -65,6 +72,7 @@ class Chipset {
   KvmMsiSink msi_;
   KvmRoutes routes_;
   devices::Ioapic ioapic_;
+  std::unique_ptr<PcDevices> pc_;  // or nullptr
   devices::GenericEventDevice event_device_;
   devices::VmGenId generation_id_;
   devices::CmosRtc rtc_;

@@ -119,6 +119,7 @@ Status Machine::create_vcpus(const api::VmConfig& config, VcpuListener& listener
     VMMD_ASSIGN(kvm::VcpuFd fd, kvm::VcpuFd::create(vm_, x86::apic_id_of(i, model)));
     vcpus_.push_back(std::make_unique<Vcpu>(i, std::move(fd), *shared_));
   }
+  if (ExtInt* pic = chipset_->external_interrupts()) vcpus_.front()->connect(*pic);
   affinity_.resize(model.vcpus);
   for (const api::CpuAffinity& affinity : config.cpus.affinity) {
     if (affinity.vcpu < model.vcpus) affinity_[affinity.vcpu] = affinity.host_cpus;
@@ -142,6 +143,7 @@ Status Machine::boot(const api::VmConfig& config) {
   acpi.max_phys_bits = model.max_phys_bits;
   acpi.serial = chipset_->has_serial();
   acpi.rtc = true;
+  acpi.pc = chipset_->has_pc_devices();
   acpi.vmgenid = id_address;
   VMMD_ASSIGN(const devices::GuestAddress rsdp, x86::write_acpi_tables(memory_, acpi));
   VMMD_ASSIGN(const x86::LoadedKernel kernel, x86::load_kernel(memory_, ram_.layout(), open.files, rsdp));

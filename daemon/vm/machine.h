@@ -67,7 +67,7 @@ class Machine {
   /// Stops the guest between two instructions and guest time with it. Returns when every vCPU is parked.
   Status pause();
 
-  void power_button() { chipset_->event_device().power_button(); }
+  void power_button() { chipset_->power_button(); }
   /// Injects an NMI into every vCPU of a running machine.
   Status inject_nmi();
 

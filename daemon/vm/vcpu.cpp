@@ -56,6 +56,7 @@ Vcpu::Vcpu(unsigned index, kvm::VcpuFd fd, const Shared& shared)
     : index_(index), name_(fmt::format("vcpu{}", index)), fd_(std::move(fd)), shared_(shared) {}
 
 Vcpu::~Vcpu() {
+  if (ext_int_ != nullptr) ext_int_->connect(nullptr);
   if (!thread_.joinable()) return;
   {
     const std::lock_guard lock(mutex_);
@@ -103,6 +104,26 @@ void Vcpu::set_immediate_exit(bool on) {
 
 void Vcpu::kick() {
   pthread_kill(thread_.native_handle(), kick_signal());
+}
+
+void Vcpu::connect(ExtInt& ext_int) {
+  ext_int_ = &ext_int;
+  ext_int.connect(this);
+}
+
+void Vcpu::interrupt() {
+  const std::lock_guard lock(mutex_);
+  // Parked or in dispatch() on its own thread, it asks before it enters KVM_RUN again.
+  if (parked_ || pthread_equal(pthread_self(), thread_.native_handle()) != 0) return;
+  set_immediate_exit(true);
+  kick();
+}
+
+std::optional<VcpuStop> Vcpu::take_external_interrupt() {
+  if (ext_int_ == nullptr) return std::nullopt;
+  const Status status = ext_int_->deliver(fd_);
+  if (status) return std::nullopt;
+  return VcpuStop{index_, VcpuStop::Reason::RunFailed, status.error().to_string()};
 }
 
 void Vcpu::park() {
@@ -159,9 +180,11 @@ void Vcpu::thread_main(const std::vector<unsigned>& host_cpus) {
 // the exit before, so that nothing is half done when the thread parks.
 void Vcpu::run_until_kicked() {
   while (true) {
-    const int error = fd_.run();
-    std::optional<VcpuStop> stop;
-    if (error == 0) {
+    std::optional<VcpuStop> stop = take_external_interrupt();
+    const int error = stop ? 0 : fd_.run();
+    if (stop) {
+      // as below
+    } else if (error == 0) {
       exits_.fetch_add(1, std::memory_order_relaxed);
       stop = dispatch();
       // The VM thread has yet to hear of it, but on hardware no instruction follows a reset.
@@ -173,6 +196,7 @@ void Vcpu::run_until_kicked() {
     } else if (error == EINTR || error == EAGAIN) {
       const std::lock_guard lock(mutex_);
       if (wish_ != Wish::Run) return;
+      set_immediate_exit(false);  // it was an interrupt's kick
     } else {
       stop = describe_failure(index_, fd_, error);
     }

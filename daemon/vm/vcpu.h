@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "daemon/kvm/vcpu_fd.h"
+#include "daemon/vm/ext_int.h"
 #include "daemon/vm/vcpu_exit.h"
 #include "devices/bus.h"
 #include "devices/chipset/ioapic.h"
@@ -52,6 +53,11 @@ class Vcpu final : public devices::StateUnit {
 
   /// Starts the thread, parked. `host_cpus`: where it may run; empty = anywhere.
   Status start(const std::vector<unsigned>& host_cpus);
+  /// This vCPU takes a PIC's interrupts. Before start(); `ext_int` outlives the vCPU.
+  void connect(ExtInt& ext_int);
+  /// Makes a running vCPU leave KVM_RUN and ask its ExtInt. Any thread, under the locks of the caller.
+  void interrupt();
+
   void park();
   void wait_parked();
   void unpark();
@@ -81,11 +87,13 @@ class Vcpu final : public devices::StateUnit {
   [[nodiscard]] std::optional<VcpuStop> dispatch();
   void set_immediate_exit(bool on);
   void kick();
+  [[nodiscard]] std::optional<VcpuStop> take_external_interrupt();
 
   const unsigned index_;
   const std::string name_;
   kvm::VcpuFd fd_;
   const Shared& shared_;
+  ExtInt* ext_int_ = nullptr;
   std::vector<kvm_cpuid_entry2> cpuid_;
   std::optional<std::uint64_t> stopped_tsc_;
 

@@ -28,6 +28,7 @@ struct AcpiConfig {
   unsigned max_phys_bits = 46;          // and end: below 2^max_phys_bits
   bool serial = false;                  // COM1
   bool rtc = false;                     // CMOS RTC
+  bool pc = false;                      // the PC's old devices; then not hardware-reduced
   std::vector<unsigned> intx_slots;     // PCI slots (0..31) whose device drives INTA#; others have MSI only
   std::uint8_t pci_last_bus = 0;        // buses of the root: 0..this
   std::optional<devices::GuestAddress> vmgenid;  // usually kVmGenIdAddress

@@ -102,7 +102,6 @@ TEST_CASE("every feature that is not built is found in a configuration that asks
                              "/platform/sev_snp",
                              "/platform/iommufd",
                              "/platform/iommufd_fd",
-                             "/platform/pc",
                              "/tpm",
                              "/landlock_enable",
                              "/landlock_rules",
