@@ -179,6 +179,9 @@ void Vcpu::thread_main(const std::vector<unsigned>& host_cpus) {
 // Returns after a kick or for good. The wish is looked at only after EINTR: that is when KVM has completed
 // the exit before, so that nothing is half done when the thread parks.
 void Vcpu::run_until_kicked() {
+  // KVM has yet to say whether this vCPU takes interrupts: it knows after a KVM_RUN, and one that finds the
+  // guest halted does not come back by itself.
+  if (ext_int_ != nullptr) set_immediate_exit(true);
   while (true) {
     std::optional<VcpuStop> stop = take_external_interrupt();
     const int error = stop ? 0 : fd_.run();

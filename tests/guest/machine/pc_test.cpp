@@ -103,6 +103,32 @@ TEST_CASE("no interrupt of the PIC is lost half-way by a snapshot") {
   }
 }
 
+TEST_CASE("an interrupt that was raised and not yet taken wakes a guest that was saved halted") {
+  constexpr std::uint32_t kHalted = 3;  // KVM_MP_STATE_HALTED
+  PcVm source;
+  source.boot();
+  Saved saved;
+  do {  // at 50 ticks a second it is halted most of the time
+    read(source);
+    source.pause();
+    saved = source.save();
+    source.resume();
+  } while (vcpu_of(saved.units, 0).mp_state() != kHalted);
+  source.destroy();
+  for (state::SavedUnit& saved_unit : *saved.units.mutable_units()) {
+    if (saved_unit.name() != "pic") continue;
+    state::Pic pic;
+    REQUIRE(pic.ParseFromString(saved_unit.state().value()));
+    REQUIRE(pic.chips(0).in_service() == 0);
+    pic.mutable_chips(0)->set_requests(1);
+    saved_unit.mutable_state()->set_value(pic.SerializeAsString());
+  }
+  PcVm restored;
+  restored.restore(saved);
+  restored.resume();
+  read(restored);
+}
+
 TEST_CASE("a guest that uses LAPIC and IOAPIC runs beside the PC's devices as without them") {
   TestVm vm({"timers"});
   vm.config().platform.pc = true;
