@@ -31,10 +31,11 @@ Bytes event_bit(devices::GedEvent event) {
 
 /// The Generic Event Device (ACPI 6.4, 5.6.9): how a hardware-reduced machine tells the guest anything.
 Bytes event_device(const AcpiConfig& config) {
-  std::vector<Bytes> handler{
-      aml::store(aml::path("ESEL"), aml::local(0)),
-      aml::if_then(aml::bit_and(aml::local(0), event_bit(devices::GedEvent::PowerButton)),
-                   {aml::notify("\\_SB.PWRB", kNotifyStatusChange)})};
+  std::vector<Bytes> handler{aml::store(aml::path("ESEL"), aml::local(0))};
+  if (!config.pc) {
+    handler.push_back(aml::if_then(aml::bit_and(aml::local(0), event_bit(devices::GedEvent::PowerButton)),
+                                   {aml::notify("\\_SB.PWRB", kNotifyStatusChange)}));
+  }
   if (config.vmgenid) {
     handler.push_back(aml::if_then(aml::bit_and(aml::local(0), event_bit(devices::GedEvent::VmGenerationId)),
                                    {aml::notify("\\_SB.VGEN", kNotifyStatusChange)}));
@@ -47,6 +48,24 @@ Bytes event_device(const AcpiConfig& config) {
               aml::operation_region("ESRG", aml::Space::SystemIo, memory::kGedPort, 4),
               aml::field("ESRG", aml::Access::DWord, {{.name = "ESEL", .bits = 32}}),
               aml::method("_EVT", 1, aml::Serialized::Yes, {aml::concat(handler)})});
+}
+
+Bytes legacy_device(std::string_view name, std::string_view id, std::initializer_list<Bytes> resources) {
+  return aml::device(name,
+                     {aml::name("_HID", aml::eisa_id(id)), aml::name("_CRS", aml::resources(resources))});
+}
+
+/// What `platform: {pc: true}` adds. The power button is then a fixed register, not a device.
+void add_pc_devices(std::vector<Bytes>& system) {
+  system.push_back(legacy_device("PIC", "PNP0000",
+                                 {aml::io(memory::kPicMasterPort, 2), aml::io(memory::kPicSlavePort, 2),
+                                  aml::io(memory::kPicElcrPort, 2), aml::irq(2)}));
+  system.push_back(
+      legacy_device("TIMR", "PNP0100", {aml::io(memory::kPitPort, 4), aml::irq(memory::kPitIrq)}));
+  system.push_back(legacy_device("SPKR", "PNP0800", {aml::io(memory::kSpeakerPort, 1)}));
+  system.push_back(legacy_device(
+      "KBD", "PNP0303",
+      {aml::io(memory::kI8042Port, 1), aml::io(memory::kI8042Port + 4, 1), aml::irq(memory::kKeyboardGsi)}));
 }
 
 Bytes power_button() {
@@ -106,7 +125,10 @@ Bytes pci_root(const AcpiConfig& config) {
 }  // namespace
 
 aml::Bytes dsdt_body(const AcpiConfig& config) {
-  std::vector<Bytes> system{motherboard(), pci_root(config), power_button(), event_device(config)};
+  std::vector<Bytes> system{motherboard(), pci_root(config)};
+  if (!config.pc) system.push_back(power_button());
+  system.push_back(event_device(config));
+  if (config.pc) add_pc_devices(system);
   if (config.serial) system.push_back(serial_device());
   if (config.rtc) system.push_back(rtc_device());
   if (config.vmgenid) system.push_back(generation_device(*config.vmgenid));

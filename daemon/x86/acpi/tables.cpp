@@ -57,22 +57,27 @@ void set_port_register(Table& table, std::size_t offset, std::uint16_t port, std
   constexpr std::uint8_t kSystemIo = 1;
   table[offset] = kSystemIo;
   table[offset + 1] = bits;
-  table[offset + 2] = 0;                                             // bit offset
-  table[offset + 3] = static_cast<std::uint8_t>(bits == 8 ? 1 : 3);  // access size: byte, dword
+  table[offset + 2] = 0;  // bit offset
+  table[offset + 3] =
+      static_cast<std::uint8_t>(bits == 8 ? 1 : bits / 16 + 1);  // access size: 1 byte, 2 word, 3 dword
   set_le(table, offset + 4, std::uint64_t{port});
 }
 
 /// FADT, 5.2.9. What is not set is zero, which for most fields means "does not exist".
-Table fadt(const AcpiConfig& config, std::uint64_t dsdt) {
+Table fadt(const AcpiConfig& config, std::uint64_t dsdt, std::uint64_t facs) {
   constexpr std::size_t kSize = 276;
   constexpr std::uint8_t kMinorRevision = 5;
   // Offsets.
   constexpr std::size_t kPmTimerBlock = 76, kPmTimerLength = 91, kBootArch = 109, kFlags = 112,
                         kResetRegister = 116, kResetValue = 128, kMinor = 131, kXDsdt = 140,
-                        kXPmTimerBlock = 208, kSleepControl = 244, kSleepStatus = 256, kHypervisor = 268;
-  // IA-PC boot architecture flags, table 5.11. The 8042 bit stays clear: ours only resets, and Linux would
-  // spend time on probing for a keyboard.
-  constexpr std::uint16_t kLegacyDevices = 1U << 0, kVgaNotPresent = 1U << 2, kNoCmosRtc = 1U << 5;
+                        kXPmTimerBlock = 208, kFirmwareControl = 36, kSci = 46, kPm1EventBlock = 56,
+                        kPm1ControlBlock = 64, kPm1EventLength = 88, kPm1ControlLength = 89, kC2Latency = 96,
+                        kC3Latency = 98, kXPm1EventBlock = 148, kXPm1ControlBlock = 172, kSleepControl = 244,
+                        kSleepStatus = 256, kHypervisor = 268;
+  // IA-PC boot architecture flags, table 5.11. Without the PC's devices the 8042 bit stays
+  // clear: ours then only resets, and Linux would spend time on probing for a keyboard.
+  constexpr std::uint16_t kLegacyDevices = 1U << 0, k8042 = 1U << 1, kVgaNotPresent = 1U << 2,
+                          kNoCmosRtc = 1U << 5;
   // Fixed feature flags, table 5.10.
   constexpr std::uint32_t kWbinvd = 1U << 0, kC1 = 1U << 2, kPowerButtonIsDevice = 1U << 4,
                           kNoSleepButton = 1U << 5, kRtcNoWake = 1U << 6, kTimer32Bit = 1U << 8,
@@ -84,20 +89,47 @@ Table fadt(const AcpiConfig& config, std::uint64_t dsdt) {
   set_le(table, kPmTimerBlock, std::uint32_t{memory::kAcpiPmTimerPort});
   table[kPmTimerLength] = 4;
   set_port_register(table, kXPmTimerBlock, memory::kAcpiPmTimerPort, 32);
-  const unsigned boot_arch =
-      kVgaNotPresent | (config.serial ? kLegacyDevices : 0U) | (config.rtc ? 0U : kNoCmosRtc);
+  const unsigned boot_arch = kVgaNotPresent | (config.serial || config.pc ? kLegacyDevices : 0U) |
+                             (config.pc ? k8042 : 0U) | (config.rtc ? 0U : kNoCmosRtc);
   set_le(table, kBootArch, static_cast<std::uint16_t>(boot_arch));
   set_le(table, kFlags,
-         kWbinvd | kC1 | kPowerButtonIsDevice | kNoSleepButton | kRtcNoWake | kTimer32Bit |
-             kResetRegisterSupported | kHardwareReduced);
+         kWbinvd | kC1 | kNoSleepButton | kRtcNoWake | kTimer32Bit | kResetRegisterSupported |
+             (config.pc ? 0U : kPowerButtonIsDevice | kHardwareReduced));
   set_port_register(table, kResetRegister, memory::kAcpiResetPort, 8);
   table[kResetValue] = memory::kAcpiResetValue;
   table[kMinor] = kMinorRevision;
   set_le(table, kXDsdt, dsdt);  // the 32-bit field must then be zero
-  set_port_register(table, kSleepControl, memory::kAcpiSleepPort, 8);
-  set_port_register(table, kSleepStatus, memory::kAcpiSleepStatusPort, 8);
+  if (config.pc) {
+    constexpr std::uint16_t kNoSuchState = 0xFFF;  // microseconds: too long for C2 and C3 to exist
+    constexpr std::uint16_t kControl = memory::kAcpiPm1Port + 4;
+    set_le(table, kFirmwareControl, static_cast<std::uint32_t>(facs));
+    set_le(table, kSci, static_cast<std::uint16_t>(memory::kSciGsi));
+    set_le(table, kPm1EventBlock, std::uint32_t{memory::kAcpiPm1Port});
+    set_le(table, kPm1ControlBlock, std::uint32_t{kControl});
+    table[kPm1EventLength] = 4;
+    table[kPm1ControlLength] = 2;
+    set_le(table, kC2Latency, kNoSuchState);
+    set_le(table, kC3Latency, kNoSuchState);
+    set_port_register(table, kXPm1EventBlock, memory::kAcpiPm1Port, 32);
+    set_port_register(table, kXPm1ControlBlock, kControl, 16);
+  } else {
+    set_port_register(table, kSleepControl, memory::kAcpiSleepPort, 8);
+    set_port_register(table, kSleepStatus, memory::kAcpiSleepStatusPort, 8);
+  }
   std::copy_n("VMMD", 4, table.begin() + kHypervisor);
   seal(table);
+  return table;
+}
+
+/// FACS, 5.2.10: no checksum. A machine that is not hardware-reduced has one, though nothing here uses it.
+Table facs() {
+  constexpr std::uint32_t kSize = 64;
+  constexpr std::size_t kVersion = 32;
+  Table table;
+  put_text(table, "FACS");
+  put_le(table, kSize);
+  table.resize(kSize);
+  table[kVersion] = 2;
   return table;
 }
 
@@ -109,7 +141,7 @@ Table madt(const AcpiConfig& config) {
 
   Table table = start_table("APIC", 5);
   put_le(table, static_cast<std::uint32_t>(memory::kLapicStart));
-  put_le(table, std::uint32_t{0});  // flags: no 8259
+  put_le(table, std::uint32_t{config.pc ? 1U : 0U});  // flags: whether there are 8259s
   for (std::uint32_t uid = 0; uid < config.apic_ids.size(); ++uid) {
     const std::uint32_t id = config.apic_ids[uid];
     if (id < kFirstX2ApicId && uid <= 0xFF) {
@@ -126,13 +158,19 @@ Table madt(const AcpiConfig& config) {
   table.insert(table.end(), {kIoApic, 12, 0, 0});  // id 0
   put_le(table, static_cast<std::uint32_t>(memory::kIoapicStart));
   put_le(table, std::uint32_t{0});  // first GSI
-  // Identity, edge, high: what ISA has anyway. But without an 8259 Linux maps only those ISA interrupts
+  // Edge, high: what ISA has anyway. But without an 8259 Linux maps only those ISA interrupts
   // that are named here, and its serial console asks for 4 before ACPI is up.
-  const auto isa = [&](unsigned line) {
+  const auto redirect = [&](unsigned line, unsigned gsi, std::uint16_t flags) {
     table.insert(table.end(), {kSourceOverride, 10, 0, static_cast<std::uint8_t>(line)});
-    put_le(table, std::uint32_t{line});
-    put_le(table, std::uint16_t{0});
+    put_le(table, std::uint32_t{gsi});
+    put_le(table, flags);
   };
+  const auto isa = [&](unsigned line) { redirect(line, line, 0); };
+  if (config.pc) {
+    constexpr std::uint16_t kLevelHigh = 0x0D;
+    redirect(memory::kPitIrq, memory::kPitGsi, 0);
+    redirect(memory::kSciGsi, memory::kSciGsi, kLevelHigh);
+  }
   if (config.serial) isa(memory::kSerialGsi);
   if (config.rtc) isa(memory::kRtcGsi);
   seal(table);
@@ -184,7 +222,7 @@ class Area {
 
   /// Where `table` was put.
   Result<std::uint64_t> add(std::span<const std::uint8_t> table) {
-    constexpr std::uint64_t kAlign = 16;
+    constexpr std::uint64_t kAlign = 64;  // what the FACS asks for
     constexpr std::uint64_t kEnd = kVmGenIdAddress.value;
     const std::uint64_t address = next_;
     if (address > kEnd || table.size() > kEnd - address) {
@@ -230,7 +268,11 @@ Result<GuestAddress> write_acpi_tables(const devices::GuestMemory& guest, const 
   VMMD_ASSIGN(const std::uint64_t root, area.add(rsdp(0)));
   VMMD_ASSIGN(const std::uint64_t dsdt_address, area.add(dsdt(config)));
   std::array<std::uint64_t, 3> tables{};
-  VMMD_ASSIGN(tables[0], area.add(fadt(config, dsdt_address)));
+  std::uint64_t facs_address = 0;
+  if (config.pc) {
+    VMMD_ASSIGN(facs_address, area.add(facs()));
+  }
+  VMMD_ASSIGN(tables[0], area.add(fadt(config, dsdt_address, facs_address)));
   VMMD_ASSIGN(tables[1], area.add(madt(config)));
   VMMD_ASSIGN(tables[2], area.add(mcfg(config)));
   Table xsdt = start_table("XSDT", 1);

@@ -34,8 +34,8 @@ struct AcpiConfig {
   std::optional<devices::GuestAddress> vmgenid;  // usually kVmGenIdAddress
 };
 
-/// Builds RSDP, XSDT, FADT (hardware-reduced), MADT, MCFG and DSDT, writes them into
-/// [memory::kAcpiTablesStart, kVmGenIdAddress) and returns the RSDP's address, always
+/// Builds RSDP, XSDT, FADT (hardware-reduced but for `pc`, which has a FACS too), MADT, MCFG and DSDT, writes
+/// them into [memory::kAcpiTablesStart, kVmGenIdAddress) and returns the RSDP's address, always
 /// kAcpiTablesStart. BadRequest if they do not fit or that range is not RAM.
 ///
 /// The generic event device (devices::GenericEventDevice) interrupts by memory::kGedGsi, edge-triggered and

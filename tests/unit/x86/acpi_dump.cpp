@@ -52,7 +52,10 @@ int main(int argc, char** argv) {
   AcpiConfig narrow = acpi_config(1, 64 * kMiB);
   narrow.max_phys_bits = 32;  // no room for 64-bit BARs
 
-  return dump(directory / "small", small) && dump(directory / "usual", usual) &&
+  AcpiConfig pc = usual;
+  pc.pc = true;
+
+  return dump(directory / "pc", pc) && dump(directory / "small", small) && dump(directory / "usual", usual) &&
                  dump(directory / "big", big) && dump(directory / "sparse", sparse) &&
                  dump(directory / "narrow", narrow)
              ? 0

@@ -214,6 +214,37 @@ TEST_CASE("the DSDT of a usual machine stays small, for each object costs boot t
   CHECK(build(config).at("DSDT").size() <= 600);
 }
 
+TEST_CASE("a machine with the PC's devices is not hardware-reduced and says where they are") {
+  const LowMemory low;
+  AcpiConfig config = acpi_config(1, 128 * kMiB);
+  config.serial = config.rtc = config.pc = true;
+  const auto rsdp = write_acpi_tables(low.memory(), config);
+  REQUIRE(rsdp);
+  const auto tables = find_tables(low, *rsdp);
+  const auto& fadt = tables.at("FACP");
+  CHECK((field<std::uint32_t>(fadt, 112) & (1U << 20 | 1U << 4)) == 0);  // HW_REDUCED_ACPI, PWR_BUTTON
+  CHECK(field<std::uint16_t>(fadt, 109) == 0x07);                        // legacy devices, 8042, no VGA
+  CHECK(field<std::uint16_t>(fadt, 46) == memory::kSciGsi);
+  CHECK(field<std::uint32_t>(fadt, 48) == 0);  // no SMI command: ACPI is always on
+  CHECK(field<std::uint32_t>(fadt, 56) == memory::kAcpiPm1Port);
+  CHECK(field<std::uint64_t>(fadt, 152) == memory::kAcpiPm1Port);
+  CHECK(field<std::uint32_t>(fadt, 64) == memory::kAcpiPm1Port + 4);
+  CHECK(field<std::uint64_t>(fadt, 176) == memory::kAcpiPm1Port + 4);
+  CHECK(field<std::uint64_t>(fadt, 248) == 0);  // no sleep control register
+  const auto facs = field<std::uint32_t>(fadt, 36);
+  CHECK(facs % 64 == 0);
+  CHECK(has_text(low.copy(facs, 4), "FACS"));
+  const auto& madt = tables.at("APIC");
+  CHECK(field<std::uint32_t>(madt, 40) == 1);  // PCAT_COMPAT
+  const auto overrides = madt_entries(madt, 2);
+  REQUIRE(overrides.size() == 4);
+  CHECK(overrides[0] == std::vector<std::uint8_t>{2, 10, 0, 0, 2, 0, 0, 0, 0, 0});
+  CHECK(overrides[1] == std::vector<std::uint8_t>{2, 10, 0, 9, 9, 0, 0, 0, 0x0D, 0});
+  const auto& dsdt = tables.at("DSDT");
+  for (const char* name : {"PIC_", "TIMR", "SPKR", "KBD_"}) CHECK(has_text(dsdt, name));
+  CHECK(!has_text(dsdt, "PWRB"));
+}
+
 TEST_CASE("INTA# of neighbouring slots goes to different lines of the eight") {
   CHECK(pci_intx_gsi(0, 0) == 16);
   CHECK(pci_intx_gsi(7, 0) == 23);
