@@ -73,8 +73,8 @@ build_fuzz() {
   ninja -C build-fuzz $(ninja -C build-fuzz -t targets all | sed -n 's|^\(tests/fuzz/fuzz-[a-z0-9_]*\):.*|\1|p')
 }
 
-unit() { meson test -C "$1" --no-rebuild --suite unit --print-errorlogs; }
-machines() { meson test -C "$1" --no-rebuild --suite guest --logbase guest --print-errorlogs; }
+unit() { meson test -C "$1" ${2:+--timeout-multiplier "$2"} --no-rebuild --suite unit --print-errorlogs; }
+machines() { meson test -C "$1" ${2:+--timeout-multiplier "$2"} --no-rebuild --suite guest --logbase guest --print-errorlogs; }
 count_machines() { scripts/count.py meson "$1/meson-logs/guest.junit.xml"; }
 count_meson() { scripts/count.py meson "$1/meson-logs/testlog.junit.xml"; }
 
@@ -109,10 +109,11 @@ if wants guest; then
   fi
 fi
 if wants asan; then
+  export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
   if step "sanitizer build" one build build-asan --buildtype=plain -Doptimization=0 -Dcpp_args=-g1 -Db_sanitize=address,undefined -Dstatic_libs=false; then
-    step "unit, sanitized" "count_meson build-asan" unit build-asan
+    step "unit, sanitized" "count_meson build-asan" unit build-asan 10
     if [ -n "$kvm_reason" ]; then skip "bare-metal guests, sanitized" "no KVM"; else
-      step "machines in process, sanitized" "count_machines build-asan" machines build-asan
+      step "machines in process, sanitized" "count_machines build-asan" machines build-asan 10
       step "bare-metal guests, sanitized" "scripts/count.py pytest build-asan/guest.xml" \
         run_pytest build-asan build-asan/guest.xml -m guest tests/e2e
     fi

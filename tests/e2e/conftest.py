@@ -1,4 +1,5 @@
 import pathlib
+import signal
 import subprocess
 
 import pytest
@@ -10,6 +11,8 @@ LINUX = vmmd.ROOT / "tests" / "guest" / "linux"
 
 
 def pytest_configure(config):
+    # A shell starts background jobs with SIGINT ignored, and what they start inherits that; tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "guest: boots a bare-metal guest; run in the sanitizer build too")
 
 
