@@ -30,6 +30,7 @@ class Findings {
     for (auto& [code, messages] : messages_) {
       for (std::string& message : messages) error.messages.push_back(std::move(message));
     }
+    error.side_by_side = error.messages.size();
     return tl::make_unexpected(std::move(error));
   }
 

@@ -46,7 +46,10 @@ class JsonMistakes {
   void add(const JsonPath& path, std::string_view what) { add(path.to_string(), what); }
   void add(std::string_view pointer, std::string_view what);
   [[nodiscard]] bool empty() const { return messages_.empty(); }
-  [[nodiscard]] Error take() { return Error{ErrorCode::BadRequest, std::move(messages_)}; }
+  [[nodiscard]] Error take() {
+    const std::size_t count = messages_.size();
+    return Error{ErrorCode::BadRequest, std::move(messages_), count};
+  }
 
  private:
   std::vector<std::string> messages_;

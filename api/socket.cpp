@@ -163,6 +163,9 @@ Result<ApiSocket> bind_api_socket(const std::string& path) {
   socket.device_ = info.st_dev;
   socket.inode_ = info.st_ino;
   if (::listen(fd, kBacklog) != 0) return fail_errno(ErrorCode::Internal, errno, "cannot listen at {}", path);
+  // Who waits for the name to appear (inotify) may have come between bind and listen: an IN_ATTRIB tells when
+  // to connect.
+  static_cast<void>(::chmod(path.c_str(), 0600));
   return socket;
 }
 

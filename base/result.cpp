@@ -1,5 +1,6 @@
 #include "base/result.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -7,7 +8,13 @@
 namespace vmmd {
 
 std::string Error::to_string() const {
-  return fmt::format("{}", fmt::join(messages, ": "));
+  const std::size_t causes = messages.size() - std::min(side_by_side, messages.size());
+  std::string text;
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    if (i > 0) text += i <= causes ? ": " : "; ";
+    text += messages[i];
+  }
+  return text;
 }
 
 namespace detail {

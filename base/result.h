@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -28,8 +29,11 @@ struct Error {
   ErrorCode code = ErrorCode::Internal;
   /// Outermost first; never empty. This is the body of an HTTP error answer.
   std::vector<std::string> messages;
+  /// How many of the last messages stand side by side (a list of mistakes), rather than each causing the one
+  /// before.
+  std::size_t side_by_side = 0;
 
-  /// All messages joined by ": ", for logs.
+  /// All messages in one line, for logs: causes joined by ": ", what stands side by side by "; ".
   [[nodiscard]] std::string to_string() const;
 };
 

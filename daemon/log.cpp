@@ -1,6 +1,8 @@
 #include "daemon/log.h"
 
+#include <filesystem>
 #include <memory>
+#include <system_error>
 
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -38,6 +40,13 @@ Status open_log(int verbosity, const std::string& path) {
     if (path.empty()) {
       sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
     } else {
+      // spdlog would make missing directories, and a typo a tree of them.
+      const auto folder = std::filesystem::path(path).parent_path();
+      std::error_code ignored;
+      if (!folder.empty() && !std::filesystem::is_directory(folder, ignored)) {
+        return fail(ErrorCode::BadRequest, "cannot open the log file {}: there is no directory {}", path,
+                    folder.native());
+      }
       sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
     }
     logger() = std::make_shared<spdlog::logger>("vmmd", std::move(sink));

@@ -57,15 +57,16 @@ void wait_for_exit(const sigset_t& signals) {
 void start_first_vm(DaemonOptions& options, control::DaemonService& service, std::atomic<bool>& failed,
                     const std::function<void()>& request_exit) {
   const auto give_up = [&failed, request_exit] {  // the service has logged why
+    log_error("the VM of the command line cannot start: vmmd ends");
     failed = true;
     request_exit();
   };
   if (options.vm) {
-    service.create(std::move(*options.vm), [give_up](const Status& created) {
-      if (!created) give_up();
-    });
-    service.command(api::Command::Boot, [give_up, &failed](const Status& booted) {
-      if (!booted && !failed) give_up();
+    service.create(std::move(*options.vm), [give_up, &service](const Status& created) {
+      if (!created) return give_up();
+      service.command(api::Command::Boot, [give_up](const Status& booted) {
+        if (!booted) give_up();
+      });
     });
   }
   if (options.restore) {
@@ -104,7 +105,13 @@ int run(DaemonOptions options) {
     sigaddset(&signals, SIGINT);
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
     const auto request_exit = [] { ::kill(::getpid(), kExitSignal); };
-    control::DaemonService service(events, options.no_shutdown, request_exit);
+    // Nobody could reach the daemon any more, or see why the guest is gone.
+    const auto on_crash = [&failed, request_exit] {
+      failed = true;
+      request_exit();
+    };
+    control::DaemonService service(
+        events, {.no_shutdown = options.no_shutdown, .request_exit = request_exit, .on_crash = on_crash});
     service.start();
     start_first_vm(options, service, failed, request_exit);
     wait_for_exit(signals);
@@ -114,7 +121,8 @@ int run(DaemonOptions options) {
   api::ApiSocket socket;  // goes last: who sees its name vanish finds the VM gone
   ServerStopper stopper;
   const auto request_exit = [&stopper] { stopper.stop(); };
-  control::DaemonService service(events, options.no_shutdown, request_exit);
+  control::DaemonService service(
+      events, {.no_shutdown = options.no_shutdown, .request_exit = request_exit, .on_crash = {}});
   // A VM of the command line does not wait: KVM is opened for it while the socket is made. Otherwise the
   // socket comes first, because the two hinder each other.
   const bool at_once = options.vm || options.restore;

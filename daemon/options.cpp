@@ -1,11 +1,16 @@
 #include "daemon/options.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
+#include "api/edit_distance.h"
+#include "api/json_argument.h"
 #include "api/options.h"
 #include "base/version.h"
 
@@ -47,6 +52,22 @@ Result<api::VmConfig> vm_config(const VmTexts& texts) {
   return config;
 }
 
+/// For the first option that there is not: which one may be meant.
+std::string suggestion(const CLI::App& app, int argc, char** argv) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) names.push_back(option->get_name());
+  for (const CLI::App* group : app.get_subcommands(nullptr)) {
+    for (const CLI::Option* option : group->get_options()) names.push_back(option->get_name());
+  }
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = std::string_view(argv[i]).substr(0, std::string_view(argv[i]).find('='));
+    if (!word.starts_with("--") || std::find(names.begin(), names.end(), word) != names.end()) continue;
+    const std::string_view near = api::closest(word, {names.begin(), names.end()});
+    if (!near.empty()) return "; did you mean " + std::string(near) + "?";
+  }
+  return "; see vmmd --help";
+}
+
 ParsedOptions refuse(const std::string& message) {
   std::fprintf(stderr, "vmmd: %s\n", message.c_str());
   return {{}, 2};
@@ -81,6 +102,8 @@ ParsedOptions parse_options(int argc, char** argv) {
   app.add_option("--restore", restore,
                  "Restore a snapshot: source_url=file:///DIR,memory_restore_mode=cow|copy,"
                  "resume=true,...");
+  std::string overrides;
+  app.add_option("--overrides", overrides, "With --restore: changes to the configuration, a file, - or JSON");
   auto* openvmm = app.add_option_group("OpenVMM's names");
   std::string restore_snapshot;
   std::string backing_file;
@@ -91,8 +114,8 @@ ParsedOptions parse_options(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const int status = app.exit(error);
-    return {{}, status == 0 ? 0 : 2};
+    if (error.get_exit_code() == 0) return {{}, app.exit(error)};  // --help, --version
+    return refuse(error.what() + suggestion(app, argc, argv));
   }
   const bool wants_vm = vm->count_all() > 0;
   if (wants_vm) {
@@ -109,10 +132,16 @@ ParsedOptions parse_options(int argc, char** argv) {
     restore = "source_url=\"file://" + std::filesystem::absolute(restore_snapshot).native() +
               "\",resume=" + (paused ? "false" : "true");
   }
+  if (restore.empty() && !overrides.empty()) return refuse("--overrides needs --restore");
   if (!restore.empty()) {
     if (wants_vm) return refuse("--restore takes its VM from the snapshot: it excludes VM options");
     auto request = api::parse_restore_option(restore);
-    if (!request) return refuse("--restore: " + request.error().to_string());
+    if (!request) return refuse(request.error().to_string());
+    if (!overrides.empty()) {
+      auto text = api::read_json_argument(overrides);
+      if (!text) return refuse("--overrides: " + text.error().to_string());
+      request->overrides = std::move(*text);
+    }
     options.restore = std::move(*request);
   }
   if (options.api_socket.empty() && !options.vm && !options.restore) {

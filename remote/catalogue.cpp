@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "api/config.h"
+#include "api/json_argument.h"
 #include "api/options.h"
 #include "api/overrides.h"
 #include "daemon/snapshot/format/catalogue.h"
@@ -116,7 +117,7 @@ Status run_snapshot_check(Session& session, const Command&, const Arguments& arg
   VMMD_ASSIGN(const auto directory, directory_of(arguments));
   std::string overrides;
   if (const auto given = arguments.find("--overrides")) {
-    VMMD_ASSIGN(overrides, read_json_argument(*given));
+    VMMD_ASSIGN(overrides, api::read_json_argument(*given));
   }
   snapshot::Problems problems;
   std::string note;

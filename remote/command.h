@@ -18,8 +18,8 @@ namespace vmmd::remote {
 class Session;
 struct Globals;
 
-/// One argument of a command, as the user gives it.
-struct Argument {
+/// One argument of a command, as the user gives it. In the order in which tables are read, not packed.
+struct Argument {  // NOLINT(clang-analyzer-optin.performance.Padding)
   enum class Kind : std::uint8_t {
     Positional,  // one value, by place
     Words,       // all values that are left, by place

@@ -1,6 +1,8 @@
 #include "remote/events.h"
 
+#include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <charconv>
@@ -12,6 +14,7 @@
 
 #include "api/option_text.h"
 #include "base/unique_fd.h"
+#include "remote/appearance.h"
 #include "remote/requests.h"
 #include "remote/session.h"
 #include "remote/vm_state.h"
@@ -32,17 +35,27 @@ std::optional<double> parse_seconds(const std::string& text) {
   return seconds;
 }
 
-/// A timer that runs out after so many seconds from now.
-Status start_timer(const UniqueFd& timer, double seconds) {
+/// A timer for so many seconds.
+itimerspec timer_for(double seconds) {
   itimerspec when = {};
   when.it_value.tv_sec = static_cast<time_t>(seconds);
   when.it_value.tv_nsec = static_cast<long>((seconds - std::floor(seconds)) * 1e9);
-  // All zero would never fire.
-  if (when.it_value.tv_sec == 0 && when.it_value.tv_nsec == 0) when.it_value.tv_nsec = 1;
-  if (::timerfd_settime(timer.get(), 0, &when, nullptr) != 0) {
+  return when;
+}
+
+/// Starts what is left of a timer, and gives back what was left of it before.
+Result<itimerspec> set_timer(const UniqueFd& timer, itimerspec when) {
+  itimerspec before = {};
+  if (timer && ::timerfd_settime(timer.get(), 0, &when, &before) != 0) {
     return fail_errno(ErrorCode::Internal, errno, "cannot start a timer");
   }
-  return {};
+  return before;
+}
+
+/// All zero would never fire.
+itimerspec at_least_now(itimerspec when) {
+  if (when.it_value.tv_sec == 0 && when.it_value.tv_nsec == 0) when.it_value.tv_nsec = 1;
+  return when;
 }
 
 }  // namespace
@@ -87,6 +100,10 @@ std::string check_events(const Arguments& arguments) {
 Status run_events(Session& session, const Command&, const Arguments& arguments) {
   api::EventOptions options;
   if (const auto since = arguments.find("--since")) options.since = parse_count(*since);
+  // A pipe's end for writing becomes "ready" when its reader goes (`events | head -1`): no event is waited
+  // for then.
+  struct stat output = {};
+  if (::fstat(STDOUT_FILENO, &output) == 0 && S_ISFIFO(output.st_mode)) options.stop_fd = STDOUT_FILENO;
   return session.client().events(
       [&session](std::string_view line) {
         session.stream(line);
@@ -113,6 +130,11 @@ Status run_wait(Session& session, const Command&, const Arguments& arguments) {
     timer = UniqueFd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));
     if (!timer) return fail_errno(ErrorCode::Internal, errno, "cannot make a timer");
   }
+  const double seconds = timeout ? parse_seconds(*timeout).value_or(0) : 0;
+  VMMD_TRY(set_timer(timer, at_least_now(timer_for(seconds))));
+  VMMD_TRY(wait_for_socket(session.globals().api_socket, timer.get()));
+  // Stopped until the daemon has answered once: even without any time, what is so already is seen.
+  VMMD_ASSIGN(const itimerspec left, set_timer(timer, {}));
   Status checked;
   std::string state;
   bool reached = false;
@@ -130,8 +152,9 @@ Status run_wait(Session& session, const Command&, const Arguments& arguments) {
       checked = tl::make_unexpected(std::move(now).error());
       return false;
     }
-    // Time runs from here: even without any, what is so already is seen.
-    if (timer) checked = start_timer(timer, parse_seconds(*timeout).value_or(0));
+    if (auto started = set_timer(timer, at_least_now(left)); !started) {
+      checked = tl::make_unexpected(std::move(started).error());
+    }
     return arrive(*now) && checked.has_value();
   };
   const Status followed = client.events(

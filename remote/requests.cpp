@@ -1,44 +1,20 @@
 #include "remote/requests.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <charconv>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "api/edit_distance.h"
+#include "api/json_argument.h"
 #include "api/messages.h"
 #include "api/option_text.h"
 #include "api/options.h"
 #include "api/request_enums.h"
-#include "base/file.h"
 
 namespace vmmd::remote {
 
 namespace {
-
-/// The daemon takes no larger body.
-constexpr std::size_t kBodyLimit = std::size_t{4} << 20;  // bytes
-
-/// Pipes and FIFOs have no size, so this reads until the end.
-Result<std::string> read_all(int fd, const std::string& name) {
-  std::string text;
-  char chunk[64 << 10];
-  for (;;) {
-    const ssize_t size = ::read(fd, chunk, sizeof chunk);
-    if (size < 0 && errno == EINTR) continue;
-    if (size < 0) return fail_errno(ErrorCode::BadRequest, errno, "cannot read {}", name);
-    if (size == 0) return text;
-    text.append(chunk, static_cast<std::size_t>(size));
-    if (text.size() > kBodyLimit) {
-      return fail(ErrorCode::TooLarge, "{} has more than {} bytes, which the daemon would refuse", name,
-                  kBodyLimit);
-    }
-  }
-}
 
 /// A destination of the server's kind, be it valid or not; a word is not.
 bool looks_like_url(std::string_view text) {
@@ -46,13 +22,6 @@ bool looks_like_url(std::string_view text) {
 }
 
 }  // namespace
-
-Result<std::string> read_json_argument(const std::string& source) {
-  if (source.starts_with('{')) return source;
-  if (source == "-") return read_all(STDIN_FILENO, "standard input");
-  VMMD_ASSIGN(const UniqueFd fd, open_file(source, O_RDONLY));
-  return read_all(fd.get(), source);
-}
 
 Result<std::pair<std::string, std::string>> parse_label(const std::string& text) {
   const auto equals = text.find('=');
@@ -71,7 +40,7 @@ std::optional<std::uint64_t> parse_count(const std::string& text) {
 
 Result<std::string> create_body(const Arguments& arguments) {
   const std::string path = arguments.find("path").value_or("-");
-  auto body = read_json_argument(path);
+  auto body = api::read_json_argument(path);
   if (!body) return wrap(std::move(body).error(), "cannot read the VM's configuration");
   return body;
 }
@@ -119,7 +88,7 @@ Result<std::string> restore_body(const Arguments& arguments) {
   auto request = api::parse_restore_option(config);
   if (!request) return wrap(std::move(request).error(), "cannot understand \"{}\"", config);
   if (const auto overrides = arguments.find("--overrides")) {
-    auto text = read_json_argument(*overrides);
+    auto text = api::read_json_argument(*overrides);
     if (!text) return wrap(std::move(text).error(), "--overrides");
     request->overrides = std::move(*text);
   }

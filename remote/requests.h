@@ -17,8 +17,6 @@ Result<std::string> unbuilt_body(const Arguments& arguments);
 
 std::string check_snapshot(const Arguments& arguments);
 
-/// `source` is a file's path, "-" for standard input, or the JSON itself when it starts with '{'.
-Result<std::string> read_json_argument(const std::string& source);
 /// "key=value".
 Result<std::pair<std::string, std::string>> parse_label(const std::string& text);
 

@@ -44,7 +44,7 @@ Result<std::unique_ptr<devices::CharBackend>> make_char_backend(const CharConfig
     case CharMode::Pty:
       return as_backend(PtyBackend::open(loop));
     case CharMode::File:
-      return as_backend(FileBackend::open(config.path, loop));
+      return as_backend(FileBackend::open(config.path, config.append, loop));
     case CharMode::Socket:
       return as_backend(SocketBackend::open(config.path, loop));
   }

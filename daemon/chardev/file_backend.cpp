@@ -10,11 +10,12 @@
 
 namespace vmmd::chardev {
 
-Result<std::unique_ptr<FileBackend>> FileBackend::open(const std::string& path, loop::DeviceLoop& loop) {
+Result<std::unique_ptr<FileBackend>> FileBackend::open(const std::string& path, bool append,
+                                                       loop::DeviceLoop& loop) {
   if (path.empty()) return fail(ErrorCode::BadRequest, "mode File needs a path to write to");
   struct stat info = {};
   const bool fifo = ::stat(path.c_str(), &info) == 0 && S_ISFIFO(info.st_mode);
-  const int flags = fifo ? O_RDWR : O_WRONLY | O_CREAT | O_TRUNC;
+  const int flags = fifo ? O_RDWR : O_WRONLY | O_CREAT | (append ? O_APPEND : O_TRUNC);
   VMMD_ASSIGN(UniqueFd fd, open_file(path, flags | O_NONBLOCK | O_NOCTTY, 0600));
   if (::fstat(fd.get(), &info) != 0) return fail_errno(ErrorCode::Internal, errno, "cannot stat {}", path);
   if (S_ISBLK(info.st_mode)) {

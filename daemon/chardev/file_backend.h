@@ -16,7 +16,8 @@ namespace vmmd::chardev {
 /// file refuses (ENOSPC, EFBIG) is dropped and counted; later output is tried again.
 class FileBackend final : public StreamBackend {
  public:
-  static Result<std::unique_ptr<FileBackend>> open(const std::string& path, loop::DeviceLoop& loop);
+  static Result<std::unique_ptr<FileBackend>> open(const std::string& path, bool append,
+                                                   loop::DeviceLoop& loop);
   ~FileBackend() override;
 
   [[nodiscard]] std::string path() const override { return path_; }

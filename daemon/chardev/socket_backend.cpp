@@ -119,13 +119,15 @@ void SocketBackend::accept_client() {
   UniqueFd fd(::accept4(listener_->native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (!fd) {
     const int error = errno;
-    if (error == EMFILE || error == ENFILE) {
+    if (error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS) {
       // The client would stay in the backlog and wake us for ever: turn it away with the descriptor kept for
       // this. Without one (somebody else was quicker to take it), stop listening.
       if (!reserve_) return;
       reserve_.reset();
-      UniqueFd(::accept4(listener_->native_handle(), nullptr, nullptr, SOCK_CLOEXEC)).reset();
+      const UniqueFd turned_away(::accept4(listener_->native_handle(), nullptr, nullptr, SOCK_CLOEXEC));
+      const bool stuck = !turned_away && errno != EAGAIN && errno != ECONNABORTED;
       reserve_ = open_reserve();
+      if (stuck) return;
     } else if (error != EAGAIN && error != EINTR && error != ECONNABORTED) {
       return;
     }

@@ -33,7 +33,7 @@ void StreamBackend::shut_down() {
 std::shared_ptr<StreamBackend::Descriptor> StreamBackend::make_descriptor(UniqueFd fd) {
   auto descriptor = std::make_shared<Descriptor>(loop_.asio_context());
   boost::system::error_code error;
-  descriptor->assign(fd.get(), error);
+  static_cast<void>(descriptor->assign(fd.get(), error));
   // Fails for want of memory only; reads and writes then fail with EBADF, and the hooks close this end.
   if (!error) static_cast<void>(fd.release());
   return descriptor;
@@ -73,7 +73,7 @@ void StreamBackend::close_output() {
   ++out_session_;
   boost::system::error_code ignored;
   // A descriptor that input uses as well keeps its waits; the session number makes ours stale.
-  if (out_ != in_) out_->cancel(ignored);
+  if (out_ != in_) static_cast<void>(out_->cancel(ignored));
   out_ = nullptr;
   const std::lock_guard lock(mutex_);
   peer_ = false;
@@ -175,7 +175,7 @@ void StreamBackend::close_input() {
   if (in_ == nullptr) return;
   ++in_session_;
   boost::system::error_code ignored;
-  if (in_ != out_) in_->cancel(ignored);
+  if (in_ != out_) static_cast<void>(in_->cancel(ignored));
   in_ = nullptr;
   in_waiting_ = false;
 }

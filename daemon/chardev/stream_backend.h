@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <utility>
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 
@@ -57,7 +58,7 @@ class StreamBackend : public devices::CharBackend {
   /// Wraps work for the loop, so that it is skipped once the object is shut down.
   template <class F>
   auto guarded(F work) {
-    return [weak = std::weak_ptr<const int>(alive_), work](auto&&...) {
+    return [weak = std::weak_ptr<const int>(alive_), work = std::move(work)](auto&&...) {
       if (!weak.expired()) work();
     };
   }

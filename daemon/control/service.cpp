@@ -9,9 +9,9 @@
 
 namespace vmmd::control {
 
-DaemonService::DaemonService(api::EventBus& events, bool no_shutdown, std::function<void()> request_exit)
-    : request_exit_(std::move(request_exit)),
-      control_(events, board_, queue_, {.no_shutdown = no_shutdown, .request_exit = request_exit_}),
+DaemonService::DaemonService(api::EventBus& events, VmControl::Options options)
+    : request_exit_(options.request_exit),
+      control_(events, board_, queue_, std::move(options)),
       events_(events) {}
 
 DaemonService::~DaemonService() {

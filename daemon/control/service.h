@@ -15,8 +15,7 @@ namespace vmmd::control {
 /// The daemon as the HTTP server sees it: answers at once from the status board, or queues for the VM thread.
 class DaemonService final : public api::Service {
  public:
-  /// `request_exit` ends the daemon; called on the VM thread.
-  DaemonService(api::EventBus& events, bool no_shutdown, std::function<void()> request_exit);
+  DaemonService(api::EventBus& events, VmControl::Options options);
   /// Ends the VM and the VM thread.
   ~DaemonService() override;
 

@@ -81,7 +81,7 @@ Status VmControl::create(api::VmConfig config) {
   VMMD_TRY(vm::check_action(Action::Create, state_));
   VMMD_TRY(memory::ram_layout(config.memory.size, config.cpus.max_phys_bits));
   VMMD_TRY(vm::Chipset::check(config));
-  VMMD_ASSIGN(host_, vm::HostSide::open(config));
+  VMMD_ASSIGN(host_, vm::HostSide::open(config, vm::HostSide::Life::New));
   config_ = std::move(config);
   publish(VmState::Created);
   events_.publish("vm", "created");
@@ -258,7 +258,7 @@ Status VmControl::load_snapshot(const api::RestoreRequest& request, snapshot::Jo
   job.enter_phase("memory");
   VMMD_ASSIGN(memory::GuestRam ram, snapshot::restore_ram(plan, job));
   job.enter_phase("machine");
-  VMMD_ASSIGN(host_, vm::HostSide::open(plan.config));
+  VMMD_ASSIGN(host_, vm::HostSide::open(plan.config, vm::HostSide::Life::Restored));
   signals_ = std::make_unique<GuestSignals>(*this, ++generation_);
   VMMD_ASSIGN(machine_, vm::Machine::create(kvm, plan.config, std::move(ram), *host_, *signals_));
   std::vector<std::string> fresh;
@@ -298,6 +298,7 @@ void VmControl::on_vcpu_stopped(std::uint64_t generation, const vm::VcpuStop& st
       {{"vcpu", std::to_string(stop.vcpu)}, {"reason", to_string(stop.reason)}, {"message", stop.message}});
   // A guest that cannot go on is stopped, not started over: the user shall see why. The daemon stays.
   if (auto stopped = shutdown(); !stopped) log_error("shutdown: {}", stopped.error().to_string());
+  if (options_.on_crash) options_.on_crash();
 }
 
 }  // namespace vmmd::control

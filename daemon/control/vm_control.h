@@ -29,6 +29,7 @@ class VmControl {
   struct Options {
     bool no_shutdown = false;            // keep the daemon when the guest powers off
     std::function<void()> request_exit;  // ends the daemon; called on the VM thread
+    std::function<void()> on_crash;      // the guest crashed; empty: nothing but the event. On the VM thread
   };
   VmControl(api::EventBus& events, StatusBoard& board, CommandQueue& queue, Options options);
   ~VmControl();

@@ -7,7 +7,7 @@
 #include "devices/event_loop.h"
 
 namespace boost::asio {
-class io_context;
+class io_context;  // NOLINT(readability-identifier-naming)
 }
 
 namespace vmmd::loop {

@@ -188,6 +188,7 @@ Status GuestRam::remap_private() {
 
 std::vector<devices::GuestRegion> GuestRam::regions() const {
   std::vector<devices::GuestRegion> regions;
+  regions.reserve(layout_.size());
   for (std::size_t i = 0; i < layout_.size(); ++i) {
     regions.push_back({layout_[i].start, layout_[i].size, mappings_[i].data()});
   }

@@ -6,6 +6,11 @@ namespace vmmd::memory {
 
 using devices::GuestAddress;
 
+namespace {
+// KVM_MEM_MAX_NR_PAGES: pages of one memory slot.
+constexpr std::uint64_t kLargestSlot = ((std::uint64_t{1} << 31) - 1) * kPageSize;
+}  // namespace
+
 Result<std::vector<RamRange>> ram_layout(std::uint64_t size, unsigned max_phys_bits) {
   if (size == 0 || size % kPageSize != 0) {
     return fail(ErrorCode::BadRequest, "memory size {} is not a positive multiple of {} bytes", size,
@@ -18,6 +23,10 @@ Result<std::vector<RamRange>> ram_layout(std::uint64_t size, unsigned max_phys_b
     return fail(ErrorCode::BadRequest,
                 "memory size {} does not fit below 2^{}, the CPU's physical address limit", size,
                 max_phys_bits);
+  }
+  if (std::max(low, high) > kLargestSlot) {
+    return fail(ErrorCode::BadRequest, "memory size {} is more than KVM takes: at most {} bytes above 4 GiB",
+                size, kLargestSlot);
   }
   std::vector<RamRange> ranges{{GuestAddress(0), low, 0}};
   if (high != 0) ranges.push_back({GuestAddress(kHighRamStart), high, low});

@@ -102,7 +102,8 @@ Status for_each_chunk(const std::vector<Chunk>& chunks, const Job& job,
     std::vector<std::jthread> threads;
     try {
       for (std::size_t i = 1; i < extra; ++i) threads.emplace_back(worker);
-    } catch (const std::system_error&) {  // no more threads: those that run do the work
+      // NOLINTNEXTLINE(bugprone-empty-catch): no more threads; those that run do the work
+    } catch (const std::system_error&) {
     }
     worker();
   }

@@ -27,7 +27,8 @@ Result<state::SavedState> save_units(std::span<devices::StateUnit* const> units)
     entry.mutable_state()->set_type_url(std::move(state->type_url));
     entry.mutable_state()->set_value(std::move(state->value));
   }
-  if (refused.messages.size() > 1) return tl::make_unexpected(std::move(refused));
+  refused.side_by_side = refused.messages.size() - 1;
+  if (refused.side_by_side > 0) return tl::make_unexpected(std::move(refused));
   return saved;
 }
 
@@ -47,7 +48,8 @@ Status compare_units(const state::SavedState& saved, std::span<devices::StateUni
     wrong.messages.push_back(
         fmt::format("unit {} is in the snapshot, but the machine has no such unit", name));
   }
-  if (wrong.messages.size() > 1) return tl::make_unexpected(std::move(wrong));
+  wrong.side_by_side = wrong.messages.size() - 1;
+  if (wrong.side_by_side > 0) return tl::make_unexpected(std::move(wrong));
   return {};
 }
 

@@ -13,37 +13,38 @@ namespace {
 constexpr std::chrono::milliseconds kDrainLimit{500};
 
 chardev::CharConfig char_config(api::ConsoleMode mode, const std::optional<std::string>& file,
-                                const std::optional<std::string>& socket) {
+                                const std::optional<std::string>& socket, HostSide::Life life) {
   using chardev::CharMode;
   switch (mode) {
     case api::ConsoleMode::Off:
-      return {CharMode::Off, {}};
+      return {CharMode::Off, {}, false};
     case api::ConsoleMode::Null:
-      return {CharMode::Null, {}};
+      return {CharMode::Null, {}, false};
     case api::ConsoleMode::Tty:
-      return {CharMode::Tty, {}};
+      return {CharMode::Tty, {}, false};
     case api::ConsoleMode::Pty:
-      return {CharMode::Pty, {}};
+      return {CharMode::Pty, {}, false};
     case api::ConsoleMode::File:
-      return {CharMode::File, file.value_or("")};
+      return {CharMode::File, file.value_or(""), life == HostSide::Life::Restored};
     case api::ConsoleMode::Socket:
-      return {CharMode::Socket, socket.value_or("")};
+      return {CharMode::Socket, socket.value_or(""), false};
   }
   return {};
 }
 
 }  // namespace
 
-Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config) {
+Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config, Life life) {
   std::unique_ptr<HostSide> host(new HostSide);
   VMMD_TRY(host->loop_.start());
   const api::SerialConfig& serial = config.serial;
   auto backend =
-      chardev::make_char_backend(char_config(serial.mode, serial.file, serial.socket), host->loop_);
+      chardev::make_char_backend(char_config(serial.mode, serial.file, serial.socket, life), host->loop_);
   if (!backend) return wrap(std::move(backend).error(), "cannot open the serial port's host side");
   host->serial_ = std::move(*backend);
   const api::DebugConsoleConfig& debug = config.debug_console;
-  auto console = chardev::make_char_backend(char_config(debug.mode, debug.file, std::nullopt), host->loop_);
+  auto console =
+      chardev::make_char_backend(char_config(debug.mode, debug.file, std::nullopt, life), host->loop_);
   if (!console) return wrap(std::move(console).error(), "cannot open the debug console's host side");
   host->debug_console_ = std::move(*console);
   return host;

@@ -15,8 +15,10 @@ namespace vmmd::vm {
 /// socket's client and what the file holds.
 class HostSide {
  public:
-  /// Opens what the configuration names.
-  static Result<std::unique_ptr<HostSide>> open(const api::VmConfig& config);
+  /// Opens what the configuration names. A new VM empties the files its consoles write to; a restored one
+  /// goes on at their ends.
+  enum class Life { New, Restored };
+  static Result<std::unique_ptr<HostSide>> open(const api::VmConfig& config, Life life);
   HostSide(const HostSide&) = delete;
   HostSide& operator=(const HostSide&) = delete;
 

@@ -113,8 +113,9 @@ Status Machine::set_up_memory() const {
 Status Machine::create_vcpus(const api::VmConfig& config, VcpuListener& listener) {
   const x86::CpuModel model = cpu_model(config.cpus, *kvm_);
   VMMD_TRY(x86::check_cpu_model(model));
-  shared_.reset(new Vcpu::Shared{chipset_->ports(), chipset_->mmio(), chipset_->ioapic(), listener,
-                                 power_.asked(), *kvm_, x86::saved_msr_indices(kvm_->msr_indices())});
+  shared_ = std::make_unique<Vcpu::Shared>(Vcpu::Shared{chipset_->ports(), chipset_->mmio(),
+                                                        chipset_->ioapic(), listener, power_.asked(), *kvm_,
+                                                        x86::saved_msr_indices(kvm_->msr_indices())});
   for (unsigned i = 0; i < model.vcpus; ++i) {
     VMMD_ASSIGN(kvm::VcpuFd fd, kvm::VcpuFd::create(vm_, x86::apic_id_of(i, model)));
     vcpus_.push_back(std::make_unique<Vcpu>(i, std::move(fd), *shared_));

@@ -81,7 +81,20 @@ def test_help_names_the_options():
 
 def test_an_unknown_option_is_named():
     result = run("--colour", "blue")
-    assert result.returncode != 0 and "--colour" in result.stderr
+    assert result.returncode == 2 and result.stderr.startswith("vmmd: ") and "--colour" in result.stderr
+    result = run("--kernal", "vmlinux")
+    assert result.returncode == 2 and "did you mean --kernel?" in result.stderr
+
+
+def test_a_log_file_makes_no_directories(tmp_path):
+    result = run("--api-socket", tmp_path / "api.sock", "--log-file", tmp_path / "no" / "vmmd.log")
+    assert result.returncode == 1 and f"there is no directory {tmp_path}/no" in result.stderr
+    assert not (tmp_path / "no").exists()
+
+
+def test_without_an_api_a_crash_of_the_guest_ends_it(tmp_path):
+    result = run("--kernel", bare("triple"), "--memory", "size=64M", "--serial", f"file={tmp_path}/serial")
+    assert result.returncode == 1 and "triple fault" in result.stderr
 
 
 def test_the_socket_is_private_and_goes_with_the_daemon(spawn, tmp_path):
@@ -156,6 +169,37 @@ def test_restore_from_the_command_line(spawn, start, tmp_path):
     serial.close()
 
 
+def test_restore_with_overrides_from_the_command_line(spawn, start, tmp_path):
+    first = start()
+    first.boot(bare("tick")).expect(r"^tick 3$")
+    first.put("vm.pause")
+    first.snapshot(tmp_path / "snap")
+    overrides = tmp_path / "overrides.json"
+    overrides.write_text(json.dumps({"serial": {"mode": "Socket", "socket": f"{tmp_path}/clone"}}))
+    clone = spawn("--api-socket", tmp_path / "api.sock", "--restore", f"source_url=file://{tmp_path}/snap,resume=true",
+                  "--overrides", overrides)
+    clone.wait_event("vm:resumed")
+    serial = Serial(tmp_path / "clone")
+    serial.expect(r"^tick \d+$")
+    serial.close()
+
+
+def test_a_restored_vm_goes_on_in_the_file_of_its_serial_port(start, tmp_path):
+    out = tmp_path / "serial"
+    first = start()
+    first.put("vm.create", {**first.config(bare("tick")), "serial": {"mode": "File", "file": str(out)}})
+    first.put("vm.boot")
+    first.put("vm.pause")
+    first.snapshot(tmp_path / "snap")
+    first.stop()
+    out.write_text("from before\n")
+    start().put("vm.restore", {"source_url": f"file://{tmp_path}/snap"})
+    assert out.read_text() == "from before\n"
+    start().put("vm.create", {**first.config(bare("tick")), "serial": {"mode": "File", "file": str(out)}})
+    assert out.read_text() == "", "a new VM starts its file anew"
+
+
 def test_a_kernel_that_is_not_there_fails_the_start(tmp_path):
     result = run("--api-socket", tmp_path / "api.sock", "--kernel", "/no/such/kernel")
-    assert result.returncode != 0 and "/no/such/kernel" in result.stderr
+    assert result.returncode == 1 and "/no/such/kernel" in result.stderr
+    assert "vm.boot" not in result.stderr, "what was never tried is no mistake"

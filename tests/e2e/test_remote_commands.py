@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from remote import as_json, environment, fails, ok, remote, spawn
-from vmmd import REMOTE, bare
+from vmmd import REMOTE, VMMD, bare
 
 pytestmark = pytest.mark.guest
 
@@ -189,6 +189,28 @@ def test_wait_gives_up_in_time(daemon):
     daemon.create(bare("idle"))
     text = fails(daemon, "wait", "--state", "Running", "--timeout", "0.05")
     assert "the VM is Created after 0.05 s, not Running" in text
+
+
+def test_wait_waits_for_the_daemon_too(tmp_path):
+    at = ("--api-socket", tmp_path / "late.sock")
+    assert "nobody listens" in fails(None, *at, "wait", "--state", "None", "--timeout", "0.05")
+    waiting = spawn(None, *at, "wait", "--state", "None", "--timeout", "60")
+    late = subprocess.Popen([VMMD, *map(str, at)], stdin=subprocess.DEVNULL)
+    try:
+        assert waiting.wait(60) == 0
+        waiting.communicate()
+    finally:
+        late.terminate()
+        assert late.wait(60) == 0
+
+
+def test_events_end_with_their_reader(daemon):
+    daemon.create(bare("idle"))
+    following = spawn(daemon, "events", "--since", "0")
+    assert "starting" in following.stdout.readline()
+    following.stdout.close()  # as head -1 does; no event comes that could tell
+    assert following.wait(60) == 0
+    following.stderr.close()
 
 
 def test_wait_ends_with_its_daemon(start):

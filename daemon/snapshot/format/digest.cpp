@@ -1,5 +1,8 @@
 #include "daemon/snapshot/format/digest.h"
 
+#ifdef __clang__    // the header is C's; GCC takes its _Bool for bool
+#define _Bool bool  // NOLINT(bugprone-reserved-identifier)
+#endif
 #include <sys/platform/x86.h>
 
 #include <algorithm>

@@ -102,6 +102,14 @@ bool load_manifest(OpenSnapshot& snapshot, Problems& problems) {
     return {};
   };
   if (auto loaded = load(); !loaded) {
+    const int directory = snapshot.directory.get();
+    const auto there = [directory](std::string_view name) {
+      return ::faccessat(directory, std::string(name).c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+    };
+    if (!there(kManifestName) && !there(kStateName) && !there(kMemoryName)) {
+      problems.add("it is not a snapshot directory: it has no {}", kManifestName);
+      return false;
+    }
     problems.add(loaded.error());
     // Without it nothing is known of the others but whether they are there.
     for (const std::string_view name : {kStateName, kConfigName, kMemoryName}) {

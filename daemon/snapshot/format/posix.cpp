@@ -52,6 +52,10 @@ tl::unexpected<Error> fail_writing(int error, const std::string& what, const std
     case EACCES:
     case EPERM:
       return fail(ErrorCode::BadRequest, "{}{}: no permission", what, where);
+    case ENOENT:
+    case EINVAL:
+    case EOPNOTSUPP:
+      return fail_errno(ErrorCode::BadRequest, error, "{}{}: this filesystem does not take it", what, where);
     default:
       return fail_errno(ErrorCode::Internal, error, "{}{}", what, where);
   }

@@ -30,6 +30,7 @@ Status Problems::to_status(ErrorCode code, std::string headline) const {
   if (empty()) return {};
   Error error{code, {std::move(headline)}};
   error.messages.insert(error.messages.end(), messages_.begin(), messages_.end());
+  error.side_by_side = messages_.size();
   return tl::make_unexpected(std::move(error));
 }
 

@@ -145,7 +145,7 @@ TestVm::TestVm(const Setup& setup) {
   config_.payload.cmdline = setup.cmdline;
   config_.serial.mode = api::ConsoleMode::Socket;
   config_.serial.socket = dir_ / "serial";
-  auto host = HostSide::open(config_);
+  auto host = HostSide::open(config_, HostSide::Life::New);
   if (!host) FAIL(host.error().to_string());
   host_ = std::move(*host);
   console_ = std::make_unique<Console>(*config_.serial.socket);

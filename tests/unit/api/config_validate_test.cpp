@@ -66,7 +66,7 @@ TEST_CASE("a VM has something to boot, one thing only") {
   Host host;
   host.config.payload.firmware = "/fw";
   CHECK(host.verdict() ==
-        "/payload/firmware: a VM starts from a kernel or from firmware, not both: "
+        "/payload/firmware: a VM starts from a kernel or from firmware, not both; "
         "/payload/firmware: firmware boot is not built yet");
   host.config.payload = {};
   CHECK(host.verdict() == "/payload/kernel: missing: there is nothing to boot");
