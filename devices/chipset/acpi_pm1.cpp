@@ -42,7 +42,7 @@ void AcpiPm1::write(std::uint64_t offset, unsigned width, std::uint64_t value) {
   const std::lock_guard lock(mutex_);
   for (unsigned i = 0; i < width; ++i) {
     const unsigned shift = (offset + i) % 2 != 0 ? 8 : 0;
-    const unsigned byte = (value >> (8 * i) & 0xff) << shift;
+    const unsigned byte = static_cast<unsigned>(value >> (8 * i) & 0xff) << shift;
     const unsigned mask = 0xffU << shift;
     switch ((offset + i) / 2) {
       case 0:  // written ones clear
