@@ -1,9 +1,16 @@
-// Keeps time by PIC and PIT alone: prints "pit N PM" at every 5th IRQ 0 of `hz` (50) a second, with the ACPI PM
-// timer beside it, and answers each line it is sent with "echo LINE". "pit spurious N" tells of an IRQ 7 or 15
-// that was none.
+// Keeps time by PIC and PIT alone: prints "pit N PM" at every 5th IRQ 0 of `hz` (50) a second, with the ACPI
+// PM timer beside it, and answers each line it is sent with "echo LINE". "pit spurious N" tells of an IRQ 7
+// or 15 that was none.
 #include "runtime.h"
 
-enum { kMaster = 0x20, kSlave = 0xA0, kPit = 0x40, kPmTimerPort = 0x608, kMasterVector = 32, kSlaveVector = 40 };
+enum {
+  kMaster = 0x20,
+  kSlave = 0xA0,
+  kPit = 0x40,
+  kPmTimerPort = 0x608,
+  kMasterVector = 32,
+  kSlaveVector = 40
+};
 
 static volatile u64 ticks;
 
