@@ -161,6 +161,13 @@ Result<DebugConsoleConfig> parse_debug_console_option(std::string_view text) {
   return console;
 }
 
+Result<PlatformConfig> parse_platform_option(std::string_view text) {
+  VMMD_ASSIGN(const auto options, OptionText::parse("--platform", text, {"pc"}));
+  PlatformConfig platform;
+  VMMD_TRY(options.read_toggle("pc", platform.pc));
+  return platform;
+}
+
 Result<RestoreRequest> parse_restore_option(std::string_view text) {
   VMMD_ASSIGN(const auto options,
               OptionText::parse("--restore", text,

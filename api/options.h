@@ -29,6 +29,9 @@ namespace vmmd::api {
 /// `off|null|tty|pty|file=PATH`, with `iobase=0xe9`.
 [[nodiscard]] Result<DebugConsoleConfig> parse_debug_console_option(std::string_view text);
 
+/// `pc=on`. Cloud Hypervisor's other keys of --platform are not built; the API names them.
+[[nodiscard]] Result<PlatformConfig> parse_platform_option(std::string_view text);
+
 /// `source_url=file:///dir,memory_restore_mode=cow|copy|shared,prefault=on,resume=on,verify=none|lazy|full,
 /// cpu_check=strict|ignore,identity=new|keep,clock=realtime|continue,memory_size=512M,vcpus=2`.
 [[nodiscard]] Result<RestoreRequest> parse_restore_option(std::string_view text);

@@ -26,7 +26,7 @@ Examples:
 
 // The texts of VM options as given; empty = not given.
 struct VmTexts {
-  std::string cpus, memory, kernel, initramfs, cmdline, serial, console, debug_console;
+  std::string cpus, memory, kernel, initramfs, cmdline, serial, console, debug_console, platform;
 };
 
 Result<api::VmConfig> vm_config(const VmTexts& texts) {
@@ -48,6 +48,9 @@ Result<api::VmConfig> vm_config(const VmTexts& texts) {
   }
   if (!texts.debug_console.empty()) {
     VMMD_ASSIGN(config.debug_console, api::parse_debug_console_option(texts.debug_console));
+  }
+  if (!texts.platform.empty()) {
+    VMMD_ASSIGN(config.platform, api::parse_platform_option(texts.platform));
   }
   return config;
 }
@@ -99,6 +102,7 @@ ParsedOptions parse_options(int argc, char** argv) {
   vm->add_option("--serial", texts.serial, "off|null|tty|pty|file=PATH|socket=PATH");
   vm->add_option("--console", texts.console, "off|null|tty|pty|file=PATH|socket=PATH");
   vm->add_option("--debug-console", texts.debug_console, "off|null|tty|pty|file=PATH,iobase=0xe9");
+  vm->add_option("--platform", texts.platform, "pc=on: a PC's old devices (PIC, PIT, keyboard, ...)");
   app.add_option("--restore", restore,
                  "Restore a snapshot: source_url=file:///DIR,memory_restore_mode=cow|copy,"
                  "resume=true,...");

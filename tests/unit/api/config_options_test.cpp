@@ -36,6 +36,12 @@ TEST_CASE("--cpus knows all of Cloud Hypervisor's keys") {
   CHECK(*cpus == expected);
 }
 
+TEST_CASE("--platform turns the PC's old devices on") {
+  CHECK(parse_platform_option("pc=on")->pc);
+  CHECK_FALSE(parse_platform_option("pc=off")->pc);
+  CHECK(error_of(parse_platform_option("pic=on")) == "--platform: unknown key \"pic\"; did you mean pc?");
+}
+
 TEST_CASE("--cpus boot or max alone stands for both, none for one") {
   CHECK(parse_cpus_option("boot=3")->max_vcpus == 3);
   CHECK(parse_cpus_option("max=4")->boot_vcpus == 4);
