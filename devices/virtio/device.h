@@ -52,7 +52,8 @@ struct VirtioRun {
 ///
 /// start(), stop() and notify() run on the device's loop, so queues and backend need no locks. The
 /// configuration is read and written on vCPU threads, and counters() on any: the device locks or uses atomics
-/// for those. save(), restore() and reset() run while it is stopped.
+/// for those. save(), restore() and reset() run while it is stopped; reset() also on the loop when the driver
+/// resets the device, so it must not give a guest back what its host limits (tokens of a rate limiter).
 class VirtioDevice : public StateUnit {
  public:
   [[nodiscard]] virtual VirtioType type() const = 0;
