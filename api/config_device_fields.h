@@ -84,6 +84,7 @@ void fields(V& v, ConstOr<NetConfig> auto& c) {
   v("vhost_socket", c.vhost_socket);
   v("vhost_mode", c.vhost_mode);
   v("fds", c.fds);
+  v("passt", c.passt);
   v("rate_limiter_config", c.rate_limiter_config);
   v("offload_tso", c.offload_tso);
   v("offload_ufo", c.offload_ufo);

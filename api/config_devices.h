@@ -81,6 +81,8 @@ struct NetConfig {
   std::optional<std::string> vhost_socket;
   VhostMode vhost_mode = VhostMode::Client;
   std::vector<std::int32_t> fds;
+  /// Ours: the Unix socket of a running passt, instead of a tap.
+  std::optional<std::string> passt;
   std::optional<RateLimiterConfig> rate_limiter_config;
   bool offload_tso = true;
   bool offload_ufo = true;

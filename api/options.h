@@ -32,6 +32,11 @@ namespace vmmd::api {
 /// `pc=on`. Cloud Hypervisor's other keys of --platform are not built; the API names them.
 [[nodiscard]] Result<PlatformConfig> parse_platform_option(std::string_view text);
 
+/// Cloud Hypervisor's `tap=,ip=,mask=,mac=,host_mac=,mtu=,num_queues=,queue_size=,fd=[3,4],offload_tso=on,
+/// offload_ufo=on,offload_csum=on,bw_size=,bw_one_time_burst=,bw_refill_time=,ops_size=,ops_one_time_burst=,
+/// ops_refill_time=,id=,…`, and `passt=SOCKET`.
+[[nodiscard]] Result<NetConfig> parse_net_option(std::string_view text);
+
 /// `source_url=file:///dir,memory_restore_mode=cow|copy|shared,prefault=on,resume=on,verify=none|lazy|full,
 /// cpu_check=strict|ignore,identity=new|keep,clock=realtime|continue,memory_size=512M,vcpus=2`.
 [[nodiscard]] Result<RestoreRequest> parse_restore_option(std::string_view text);

@@ -19,7 +19,7 @@ namespace {
 using nlohmann::json;
 
 // JSON pointers of what may differ between a VM and its clone; '*' stands for one component.
-constexpr std::array<std::string_view, 27> kHostSide{
+constexpr std::array<std::string_view, 31> kHostSide{
     "/cpus/affinity",
     "/cpus/core_scheduling",
     "/memory/file",
@@ -42,6 +42,10 @@ constexpr std::array<std::string_view, 27> kHostSide{
     "/disks/*/direct",
     "/disks/*/overlay",
     "/net/*/tap",
+    "/net/*/fds",
+    "/net/*/passt",
+    "/net/*/ip",
+    "/net/*/mask",
     "/net/*/mac",
     "/net/*/host_mac",
     "/vsock/cid",
@@ -121,6 +125,20 @@ void drop_paths_of_old_modes(json& target, const json& patch) {
   }
 }
 
+// The same for networks: a clone that gets another tap has no use for the descriptors of the first.
+void drop_old_networks(json& target, const json& patch) {
+  if (!patch.contains("net") || !has_ids(patch["net"]) || !target.contains("net")) return;
+  constexpr std::array<const char*, 3> kEnds{"tap", "fds", "passt"};
+  for (const json& element : patch["net"]) {
+    json* net = find_by_id(target["net"], element["id"]);
+    const bool moves = std::any_of(kEnds.begin(), kEnds.end(), [&](const char* end) {
+      return element.contains(end) && !element[end].is_null();
+    });
+    if (net == nullptr || !moves) continue;
+    for (const char* end : kEnds) net->erase(end);
+  }
+}
+
 json tree_of(const VmConfig& config) {
   return json::parse(to_json(config));
 }
@@ -165,6 +183,7 @@ Result<VmConfig> restored_config(std::string_view sealed, std::string_view overr
     if (!patch->root().is_object()) return fail(ErrorCode::BadRequest, "overrides: expected an object");
     json merged = tree_of(*original);
     drop_paths_of_old_modes(merged, patch->root());
+    drop_old_networks(merged, patch->root());
     merge(merged, patch->root());
     auto changed = parse_vm_config(merged.dump());
     if (!changed) return wrap(std::move(changed).error(), "overrides");

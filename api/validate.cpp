@@ -13,6 +13,7 @@
 #include "api/host_files.h"
 #include "api/unbuilt.h"
 #include "api/validate_devices.h"
+#include "api/validate_networks.h"
 
 namespace vmmd::api {
 
@@ -178,6 +179,7 @@ Status validate(const VmConfig& config, ValidateFor purpose) {
   check_consoles(config, findings);
   check_device_ids(config, findings);
   check_shared_paths(config, findings);
+  check_networks(config, findings);
   find_unbuilt(config, findings);
   return std::move(findings).status();
 }

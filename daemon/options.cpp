@@ -27,6 +27,7 @@ Examples:
 // The texts of VM options as given; empty = not given.
 struct VmTexts {
   std::string cpus, memory, kernel, initramfs, cmdline, serial, console, debug_console, platform;
+  std::vector<std::string> nets;
 };
 
 Result<api::VmConfig> vm_config(const VmTexts& texts) {
@@ -51,6 +52,9 @@ Result<api::VmConfig> vm_config(const VmTexts& texts) {
   }
   if (!texts.platform.empty()) {
     VMMD_ASSIGN(config.platform, api::parse_platform_option(texts.platform));
+  }
+  for (const std::string& text : texts.nets) {
+    VMMD_ASSIGN(config.net.emplace_back(), api::parse_net_option(text));
   }
   return config;
 }
@@ -103,6 +107,7 @@ ParsedOptions parse_options(int argc, char** argv) {
   vm->add_option("--console", texts.console, "off|null|tty|pty|file=PATH|socket=PATH");
   vm->add_option("--debug-console", texts.debug_console, "off|null|tty|pty|file=PATH,iobase=0xe9");
   vm->add_option("--platform", texts.platform, "pc=on: a PC's old devices (PIC, PIT, keyboard, ...)");
+  vm->add_option("--net", texts.nets, "tap=NAME|fd=[N,...]|passt=SOCKET,mac=,mtu=,num_queues=,ip=,mask=,...");
   app.add_option("--restore", restore,
                  "Restore a snapshot: source_url=file:///DIR,memory_restore_mode=cow|copy,"
                  "resume=true,...");

@@ -8,6 +8,7 @@
 #include "daemon/memory/layout.h"
 #include "daemon/snapshot/capture.h"
 #include "daemon/snapshot/restore.h"
+#include "daemon/vm/net_end.h"
 
 namespace vmmd::control {
 
@@ -81,6 +82,7 @@ Status VmControl::create(api::VmConfig config) {
   VMMD_TRY(vm::check_action(Action::Create, state_));
   VMMD_TRY(memory::ram_layout(config.memory.size, config.cpus.max_phys_bits));
   VMMD_TRY(vm::Chipset::check(config));
+  VMMD_TRY(vm::give_macs(config));
   VMMD_ASSIGN(host_, vm::HostSide::open(config, vm::HostSide::Life::New));
   config_ = std::move(config);
   publish(VmState::Created);

@@ -41,7 +41,7 @@ inline const std::string kFull = R"({
   "net": [{
     "tap": "tap0", "ip": "10.0.0.1", "mask": "255.0.0.0", "mac": "02:00:00:00:00:01", "host_mac": "02:00:00:00:00:02",
     "mtu": 1400, "num_queues": 4, "queue_size": 512, "vhost_user": true, "vhost_socket": "/nvs",
-    "vhost_mode": "Server", "fds": [-1, 7], "rate_limiter_config": {"bandwidth": {"size": 1009, "refill_time": 1010}},
+    "vhost_mode": "Server", "fds": [-1, 7], "passt": "/np", "rate_limiter_config": {"bandwidth": {"size": 1009, "refill_time": 1010}},
     "offload_tso": false, "offload_ufo": false, "offload_csum": false,
     "id": "net0", "iommu": true, "pci_segment": 2, "pci_device_id": 8
   }],

@@ -1,0 +1,116 @@
+#include "daemon/vm/net_end.h"
+
+#include <fcntl.h>
+#include <sys/random.h>
+
+#include <cerrno>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "api/mac_address.h"
+#include "daemon/net/passt.h"
+#include "daemon/net/tap.h"
+#include "devices/virtio/net.h"
+
+namespace vmmd::vm {
+
+namespace {
+
+using Backend = std::unique_ptr<devices::NetBackend>;
+
+Result<Backend> adopt(const std::vector<std::int32_t>& numbers) {
+  std::vector<UniqueFd> fds;
+  for (const std::int32_t number : numbers) {
+    UniqueFd copy(::fcntl(number, F_DUPFD_CLOEXEC, 0));
+    if (!copy) {
+      return fail_errno(ErrorCode::BadRequest, errno,
+                        "descriptor {} of a network: pass taps with the request, or inherit them to vmmd",
+                        number);
+    }
+    fds.push_back(std::move(copy));
+  }
+  VMMD_ASSIGN(auto tap, net::TapBackend::adopt(std::move(fds)));
+  return Backend(std::move(tap));
+}
+
+Result<Backend> open_backend(const api::NetConfig& config) {
+  if (config.passt) {
+    VMMD_ASSIGN(auto passt, net::PasstBackend::connect(*config.passt));
+    return Backend(std::move(passt));
+  }
+  if (!config.fds.empty()) return adopt(config.fds);
+  net::TapBackend::Config tap_config;
+  tap_config.name = config.tap.value_or("");
+  tap_config.pairs = config.num_queues / 2U;
+  if (config.mtu) tap_config.mtu = *config.mtu;
+  if (config.host_mac) {
+    VMMD_ASSIGN(tap_config.mac, api::parse_mac(*config.host_mac));
+  }
+  tap_config.ip = config.ip.value_or("");
+  tap_config.mask = config.mask.value_or("");
+  VMMD_ASSIGN(auto tap, net::TapBackend::open(tap_config));
+  return Backend(std::move(tap));
+}
+
+std::optional<devices::TokenBucketConfig> bucket(const std::optional<api::TokenBucket>& config) {
+  constexpr std::uint64_t kNsPerMs = 1'000'000;
+  if (!config) return std::nullopt;
+  std::uint64_t refill_ns = 0;
+  if (__builtin_mul_overflow(config->refill_time, kNsPerMs, &refill_ns))
+    refill_ns = devices::TokenBucket::kLimit;
+  return devices::TokenBucketConfig{config->size, config->one_time_burst.value_or(0), refill_ns};
+}
+
+std::shared_ptr<devices::RateLimiter> limiter(const api::NetConfig& config, devices::Clock& clock) {
+  if (!config.rate_limiter_config) return nullptr;
+  const auto& [bandwidth, ops] = *config.rate_limiter_config;
+  return std::make_shared<devices::RateLimiter>(devices::RateLimiter::Config{bucket(bandwidth), bucket(ops)},
+                                                clock);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<HostEnd>> NetEnd::open(const api::NetConfig& config) {
+  auto backend = open_backend(config);
+  if (!backend) {
+    return wrap(std::move(backend).error(), "cannot open the host's end of network \"{}\"",
+                config.pci.id.value_or(""));
+  }
+  return std::unique_ptr<HostEnd>(new NetEnd(config, std::move(*backend)));
+}
+
+Result<std::unique_ptr<devices::VirtioDevice>> NetEnd::make_device(const DeviceGlue& glue) {
+  if (!backend_->failure().empty() && config_.fds.empty()) {
+    if (auto again = open_backend(config_)) backend_ = std::move(*again);
+  }
+  devices::NetDevice::Config config;
+  config.id = config_.pci.id.value_or("");
+  VMMD_ASSIGN(config.mac, api::parse_mac(config_.mac.value_or("")));
+  config.mtu = config_.mtu;
+  config.pairs = config_.num_queues / 2U;
+  config.queue_size = config_.queue_size;
+  config.offload_csum = config_.offload_csum;
+  config.offload_tso = config_.offload_tso;
+  config.offload_ufo = config_.offload_ufo;
+  // Each direction has the whole rate, as Cloud Hypervisor's and Firecracker's.
+  config.rx_limiter = limiter(config_, glue.clock);
+  config.tx_limiter = limiter(config_, glue.clock);
+  return std::unique_ptr<devices::VirtioDevice>(
+      std::make_unique<devices::NetDevice>(std::move(config), *backend_, glue.shared_loop, glue.events));
+}
+
+Status give_macs(api::VmConfig& config) {
+  for (api::NetConfig& net : config.net) {
+    if (net.mac) continue;
+    api::MacAddress mac{};
+    if (::getrandom(mac.data(), mac.size(), 0) != static_cast<ssize_t>(mac.size())) {
+      return fail_errno(ErrorCode::Internal, errno, "cannot choose a MAC address");
+    }
+    mac[0] = static_cast<std::uint8_t>((mac[0] & 0xfcU) | 0x02U);  // of one station, locally administered
+    net.mac = api::mac_text(mac);
+  }
+  return {};
+}
+
+}  // namespace vmmd::vm
