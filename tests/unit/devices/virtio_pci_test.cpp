@@ -75,7 +75,6 @@ struct Echo final : VirtioDevice {
   [[nodiscard]] Result<UnitState> save() const override { return UnitState{}; }
   Status restore(const UnitState&) override { return {}; }
   void reset() override { ++resets; }
-
   EventLoop& loop_;
   VirtioRun run;
   std::map<std::uint64_t, std::uint64_t> config;
@@ -423,7 +422,6 @@ TEST_CASE_FIXTURE(Fixture, "a cold transport goes on where the saved one was, in
   CHECK(message.queue_select() == 1);
   CHECK(message.device_feature_select() == 0x1111'0001);
   CHECK(message.driver_feature_select() == 0x2222'0001);
-
   Machine cold(guest);
   cold.pause();
   REQUIRE(cold.pci->restore(*saved));
