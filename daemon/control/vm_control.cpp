@@ -39,6 +39,10 @@ class VmControl::GuestSignals final : public vm::MachineListener {
     control_.events_.publish("device", "backend-failed",
                              {{"unit", std::string(unit)}, {"error", std::string(what)}});
   }
+  void watchdog_expired(std::string_view unit, std::string_view what) override {
+    log_warning("{}: {}", unit, what);
+    control_.events_.publish("vm", "watchdog", {{"unit", std::string(unit)}, {"reason", std::string(what)}});
+  }
 
  private:
   VmControl& control_;

@@ -110,7 +110,7 @@ Result<GuestRam> GuestRam::allocate(const api::MemoryConfig& config, const std::
   if (config.shared || config.hugepages) {
     VMMD_ASSIGN(UniqueFd file, create_memfd(config));
     GuestRam ram(layout, Backing::SharedMemory, std::move(file));
-    ram.huge_pages_ = config.hugepages;
+    if (config.hugepages) ram.huge_page_size_ = config.hugepage_size.value_or(kDefaultHugepage);
     VMMD_TRY(ram.map(MAP_SHARED | reserve));
     VMMD_TRY(ram.advise(config));
     return ram;
@@ -143,7 +143,7 @@ Status GuestRam::map(int flags) {
                            static_cast<off_t>(file_ ? range.file_offset : 0));
     if (address == MAP_FAILED) {
       const int error = errno;
-      if (huge_pages_ && error == ENOMEM) {
+      if (huge_pages() && error == ENOMEM) {
         return fail(ErrorCode::BadRequest,
                     "the host has not {} bytes of free huge pages for guest RAM: set vm.nr_hugepages (see "
                     "HugePages_Free in /proc/meminfo), or leave memory.hugepages off",

@@ -62,7 +62,9 @@ class GuestRam {
   [[nodiscard]] const std::vector<RamRange>& layout() const { return layout_; }
   [[nodiscard]] std::vector<devices::GuestRegion> regions() const;
   [[nodiscard]] Backing backing() const { return backing_; }
-  [[nodiscard]] bool huge_pages() const { return huge_pages_; }
+  [[nodiscard]] bool huge_pages() const { return huge_page_size_ != 0; }
+  /// Bytes; 0 where RAM does not consist of huge pages.
+  [[nodiscard]] std::uint64_t huge_page_size() const { return huge_page_size_; }
   /// The file behind RAM, flat (see RamRange::file_offset); -1 for anonymous RAM.
   [[nodiscard]] int fd() const { return file_.get(); }
   [[nodiscard]] std::uint64_t size() const;  // bytes
@@ -76,7 +78,7 @@ class GuestRam {
   std::vector<RamRange> layout_;
   Backing backing_;
   UniqueFd file_;
-  bool huge_pages_ = false;
+  std::uint64_t huge_page_size_ = 0;
   std::vector<Mapping> mappings_;  // one per range
 };
 

@@ -3,10 +3,12 @@
 #include <memory>
 
 #include "base/result.h"
+#include "devices/chipset/power.h"
 #include "devices/clock.h"
 #include "devices/device_events.h"
 #include "devices/event_loop.h"
 #include "devices/guest_memory.h"
+#include "devices/memory_reclaim.h"
 #include "devices/virtio/device.h"
 
 namespace vmmd::vm {
@@ -17,6 +19,8 @@ struct DeviceGlue {
   devices::Clock& clock;
   devices::EventLoop& shared_loop;  // the device thread, for devices that need no thread of their own
   devices::DeviceEvents& events;    // for failures of the host end
+  devices::MemoryReclaim& reclaim;  // for pages that the guest gives back
+  devices::PowerSink& power;        // for devices that reset the machine
 };
 
 /// What one configured virtio device holds on the host: its file, tap or socket, and its own loop if it has

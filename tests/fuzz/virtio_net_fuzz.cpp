@@ -17,6 +17,7 @@ namespace {
 
 struct NoEvents final : devices::DeviceEvents {
   void backend_failed(std::string_view, std::string_view) override {}
+  void watchdog_expired(std::string_view, std::string_view) override {}
 };
 
 constexpr std::uint16_t kQueueSize = 8;

@@ -55,6 +55,7 @@ class Recorder final : public MachineListener {
   void request_reset() override;
   void request_shutdown() override;
   void backend_failed(std::string_view, std::string_view) override {}
+  void watchdog_expired(std::string_view, std::string_view) override {}
 
   /// Waits for the first event of any kind.
   void wait();

@@ -24,6 +24,7 @@ struct Events final : DeviceEvents {
   void backend_failed(std::string_view unit, std::string_view what) override {
     told.push_back(std::string(unit) + " " + std::string(what));
   }
+  void watchdog_expired(std::string_view, std::string_view) override {}
   std::vector<std::string> told;
 };
 

@@ -21,6 +21,7 @@ struct FakeEvents final : DeviceEvents {
   void backend_failed(std::string_view unit, std::string_view what) override {
     failures.emplace_back(std::string(unit), std::string(what));
   }
+  void watchdog_expired(std::string_view, std::string_view) override {}
   std::vector<std::pair<std::string, std::string>> failures;
 };
 
