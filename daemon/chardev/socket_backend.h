@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "base/unix_socket.h"
 #include "daemon/chardev/stream_backend.h"
 
 namespace vmmd::chardev {
@@ -16,13 +17,12 @@ class SocketBackend final : public StreamBackend {
  public:
   /// A socket that nobody listens on any more is replaced; a live one, or any other file, is a Conflict.
   static Result<std::unique_ptr<SocketBackend>> open(const std::string& path, loop::DeviceLoop& loop);
-  /// Removes the socket's file, if it is still ours.
   ~SocketBackend() override;
 
-  [[nodiscard]] std::string path() const override { return path_; }
+  [[nodiscard]] std::string path() const override { return file_->path(); }
 
  private:
-  SocketBackend(std::string path, UniqueFd listener, loop::DeviceLoop& loop);
+  SocketBackend(std::unique_ptr<UnixListener> file, loop::DeviceLoop& loop);
 
   void accept_client();
   void wait_for_client();
@@ -30,9 +30,7 @@ class SocketBackend final : public StreamBackend {
   void on_output_error(int error) override;
   void on_input_end(int error) override;
 
-  const std::string path_;
-  unsigned long device_ = 0;  // st_dev and st_ino of our file
-  unsigned long inode_ = 0;
+  const std::unique_ptr<UnixListener> file_;
   const std::shared_ptr<Descriptor> listener_;
   std::shared_ptr<Descriptor> client_;  // (loop)
   UniqueFd reserve_;                    // (loop) given up for a moment to turn a client away

@@ -61,6 +61,7 @@ void SimpleDevice::process(unsigned index) {
     queue->push(chain_, *written);
   }
   publish(index);
+  after_turn(index);
 }
 
 void SimpleDevice::process_later(unsigned index) {

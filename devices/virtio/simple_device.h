@@ -38,6 +38,8 @@ class SimpleDevice : public VirtioDevice {
   virtual std::optional<std::uint32_t> handle(unsigned index, const Chain& chain) = 0;
   /// The device runs; before its queues are looked at.
   virtual void on_start() {}
+  /// A turn at queue `index` is over, and what it pushed is published.
+  virtual void after_turn(unsigned index) { static_cast<void>(index); }
   /// Queues and transport are not to be used any more.
   virtual void on_stop() {}
 

@@ -12,7 +12,8 @@ namespace vmmd::fuzz {
 
 /// Plays driver, transport and snapshot file on one virtio device: chains of any shape and content, broken
 /// rings, notifications, pauses, resets, configuration accesses, hostile saved states, its own state into
-/// `cold` (which must always work); and `extra(input)`, which plays the host's end.
+/// `cold` (which must always work); and `extra(input)` or `extra(input,
+/// running)`, which plays the host's end.
 ///
 /// `cold` is a device of its own, never started.
 template <class Extra>
@@ -103,7 +104,11 @@ void play_virtio(Input& input, devices::VirtioDevice& device, devices::VirtioDev
         if (op / 16 % 8 == 0) driver.publish(input.take<std::uint16_t>());
         break;
       default:
-        extra(input);
+        if constexpr (std::is_invocable_v<Extra, Input&, testing::RunningDevice&>) {
+          extra(input, running);
+        } else {
+          extra(input);
+        }
         loop.run_ready();
         break;
     }
