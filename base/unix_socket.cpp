@@ -1,5 +1,6 @@
 #include "base/unix_socket.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -32,6 +33,10 @@ Result<UniqueFd> make_socket() {
 
 bool connect_to(const UniqueFd& fd, const sockaddr_un& address) {
   return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+}
+
+UniqueFd open_reserve() {
+  return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
 }
 
 /// Takes away a socket file that nobody listens on.
@@ -93,6 +98,26 @@ UnixListener::~UnixListener() {
   if (::lstat(path_.c_str(), &info) == 0 && info.st_dev == device_ && info.st_ino == inode_) {
     ::unlink(path_.c_str());
   }
+}
+
+Acceptor::Acceptor() : reserve_(open_reserve()) {}
+
+Result<UniqueFd> Acceptor::accept(int listener) {
+  const auto nobody = [](int error) { return error == EAGAIN || error == EINTR || error == ECONNABORTED; };
+  UniqueFd client(::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (client || nobody(errno)) return client;
+  int error = errno;
+  const bool scarce = error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+  if (scarce && reserve_) {
+    reserve_.reset();
+    const UniqueFd turned_away(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
+    const int second = turned_away ? EAGAIN : errno;
+    // Somebody else may be quicker to take it: then the next client finds us without.
+    reserve_ = open_reserve();
+    if (nobody(second)) return UniqueFd();
+    error = second;
+  }
+  return fail_errno(ErrorCode::Internal, error, "cannot accept a client");
 }
 
 Result<UniqueFd> connect_unix(const std::string& path) {

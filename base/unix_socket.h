@@ -34,6 +34,20 @@ class UnixListener {
   ino_t inode_ = 0;
 };
 
+/// Accepts on listening sockets that do not block. A client for whom there is no descriptor or memory would
+/// stay in the backlog and wake a level-triggered wait for ever: he is turned away, with a descriptor kept
+/// for this.
+class Acceptor {
+ public:
+  Acceptor();
+  /// The client's socket, which does not block; an empty one if nobody is there, or was turned away. An
+  /// error: the client is still there, so do not wait for more.
+  Result<UniqueFd> accept(int listener);
+
+ private:
+  UniqueFd reserve_;
+};
+
 /// A stream socket connected to `path`, without waiting for room in its backlog. It does not block.
 Result<UniqueFd> connect_unix(const std::string& path);
 

@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -81,6 +82,15 @@ int fail_start(const Error& error) {
   return 1;
 }
 
+/// Connections of guests, disks and queues take descriptors. The soft limit is there for select(), which we
+/// never call.
+void raise_descriptor_limit() {
+  rlimit limit = {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int run(DaemonOptions options) {
   if (auto opened = open_log(options.verbosity, options.log_file); !opened) {
     static_cast<void>(open_log(0, ""));
@@ -88,6 +98,7 @@ int run(DaemonOptions options) {
   }
   signal(SIGPIPE, SIG_IGN);
   umask(0077);  // all that we create is its owner's alone
+  raise_descriptor_limit();
 
   api::EventBus events;
   std::unique_ptr<api::EventMonitor> monitor;

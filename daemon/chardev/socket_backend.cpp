@@ -1,9 +1,5 @@
 #include "daemon/chardev/socket_backend.h"
 
-#include <fcntl.h>
-#include <sys/socket.h>
-
-#include <cerrno>
 #include <utility>
 
 namespace vmmd::chardev {
@@ -11,10 +7,6 @@ namespace vmmd::chardev {
 namespace {
 
 constexpr int kBacklog = 8;
-
-UniqueFd open_reserve() {
-  return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-}
 
 }  // namespace
 
@@ -29,8 +21,7 @@ Result<std::unique_ptr<SocketBackend>> SocketBackend::open(const std::string& pa
 SocketBackend::SocketBackend(std::unique_ptr<UnixListener> file, loop::DeviceLoop& loop)
     : StreamBackend(loop, NoPeer::Keep),
       file_(std::move(file)),
-      listener_(make_descriptor(file_->take_fd())),
-      reserve_(open_reserve()) {
+      listener_(make_descriptor(file_->take_fd())) {
   later([this] { accept_client(); });
 }
 
@@ -44,25 +35,10 @@ void SocketBackend::wait_for_client() {
 
 void SocketBackend::accept_client() {
   if (client_ != nullptr) return;
-  UniqueFd fd(::accept4(listener_->native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-  if (!fd) {
-    const int error = errno;
-    if (error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS) {
-      // The client would stay in the backlog and wake us for ever: turn it away with the descriptor kept for
-      // this. Without one (somebody else was quicker to take it), stop listening.
-      if (!reserve_) return;
-      reserve_.reset();
-      const UniqueFd turned_away(::accept4(listener_->native_handle(), nullptr, nullptr, SOCK_CLOEXEC));
-      const bool stuck = !turned_away && errno != EAGAIN && errno != ECONNABORTED;
-      reserve_ = open_reserve();
-      if (stuck) return;
-    } else if (error != EAGAIN && error != EINTR && error != ECONNABORTED) {
-      return;
-    }
-    wait_for_client();
-    return;
-  }
-  client_ = make_descriptor(std::move(fd));
+  auto client = acceptor_.accept(listener_->native_handle());
+  if (!client) return;
+  if (!*client) return wait_for_client();
+  client_ = make_descriptor(std::move(*client));
   // Tells when the client has closed both directions, also while we neither read nor write.
   client_->async_wait(Descriptor::wait_error, guarded([this, who = std::weak_ptr(client_)] {
                         if (client_ != nullptr && who.lock() == client_) drop_client();

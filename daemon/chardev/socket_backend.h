@@ -33,7 +33,7 @@ class SocketBackend final : public StreamBackend {
   const std::unique_ptr<UnixListener> file_;
   const std::shared_ptr<Descriptor> listener_;
   std::shared_ptr<Descriptor> client_;  // (loop)
-  UniqueFd reserve_;                    // (loop) given up for a moment to turn a client away
+  Acceptor acceptor_;                   // (loop)
 };
 
 }  // namespace vmmd::chardev

@@ -273,6 +273,10 @@ void VsockConnection::reset() {
   taken_ = 0;
 }
 
+bool VsockConnection::abandoned() const {
+  return phase_ == Phase::AskingGuest && socket_ && hung_up(socket_.get());
+}
+
 // ---- waiting ----
 
 void VsockConnection::wait(EventLoop& loop) {

@@ -45,6 +45,8 @@ class VsockConnection {
   [[nodiscard]] std::optional<std::uint32_t> fill(const Chain& chain, std::uint64_t guest_cid);
   /// The guest knows that the connection has ended (or has ended it).
   [[nodiscard]] bool over() const { return over_; }
+  /// The host program has gone before the guest answered. Asks the socket.
+  [[nodiscard]] bool abandoned() const;
 
   /// Waits for the socket on `loop` as far as there is something to wait for; suspend() stops that.
   void wait(EventLoop& loop);

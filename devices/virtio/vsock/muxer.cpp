@@ -2,12 +2,11 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <string_view>
 #include <utility>
-
-#include "base/unix_socket.h"
 
 namespace vmmd::devices {
 
@@ -68,16 +67,12 @@ void VsockMuxer::reset() {
 
 void VsockMuxer::on_listener() {
   for (unsigned i = 0; i < kAcceptBatch; ++i) {
-    UniqueFd socket(::accept4(host_.listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!socket) {
-      if (errno == EINTR || errno == ECONNABORTED) continue;
-      // Out of descriptors: they would wake us for ever. A stream that ends lets us listen again.
-      if (errno != EAGAIN) listener_watch_.reset();
-      return;
-    }
+    auto socket = acceptor_.accept(host_.listener);
+    if (!socket) listener_watch_.reset();  // until a stream ends
+    if (!socket || !*socket) return;
     if (greetings_.size() >= kMaxGreetings) greetings_.erase(greetings_.begin());
     const std::uint64_t id = next_greeting_++;
-    greetings_[id].socket = std::move(socket);
+    greetings_[id].socket = std::move(*socket);
     listen_to(id);
   }
 }
@@ -112,8 +107,8 @@ void VsockMuxer::on_greeting(std::uint64_t id) {
 }
 
 void VsockMuxer::connect_guest(UniqueFd socket, std::uint32_t guest_port) {
-  const auto port = free_port();
-  if (!port || streams_.size() >= kMaxConnections) {
+  const auto port = has_room() ? free_port() : std::nullopt;
+  if (!port) {
     ++counters_.refused;
     return;
   }
@@ -121,6 +116,15 @@ void VsockMuxer::connect_guest(UniqueFd socket, std::uint32_t guest_port) {
   open(ports, std::move(socket), false);
   update(streams_.find(ports));
   want_send_();
+}
+
+// Host programs that gave up on a guest that does not answer make room for others.
+bool VsockMuxer::has_room() {
+  if (streams_.size() < host_.max_connections) return true;
+  for (auto stream = streams_.begin(); stream != streams_.end();) {
+    stream = stream->second.connection.abandoned() ? drop(stream) : std::next(stream);
+  }
+  return streams_.size() < host_.max_connections;
 }
 
 // Ports are not used again soon: the guest may still know the last stream of one.
@@ -155,16 +159,22 @@ void VsockMuxer::on_stream(VsockPorts ports) {
 void VsockMuxer::update(Streams::iterator stream) {
   auto& [ports, state] = *stream;
   if (state.connection.over()) {
-    streams_.erase(stream);
-    --counters_.connections;
+    drop(stream);
     if (accepting_) accept();
     return;
   }
+  if (running_) state.connection.wait(loop_);
   if (state.connection.wants_to_send()) {
     if (!state.ready) ready_.push_back(ports);
     state.ready = true;
   }
-  if (running_) state.connection.wait(loop_);
+}
+
+// Not even its name stays: a guest that opens and resets streams without ever taking a packet would fill us.
+VsockMuxer::Streams::iterator VsockMuxer::drop(Streams::iterator stream) {
+  if (stream->second.ready) std::erase(ready_, stream->first);
+  --counters_.connections;
+  return streams_.erase(stream);
 }
 
 bool VsockMuxer::receive(const Chain& chain) {
@@ -199,7 +209,7 @@ bool VsockMuxer::receive(const Chain& chain) {
 }
 
 void VsockMuxer::connect_host(const VsockPorts& ports, const VsockHeader& request) {
-  if (streams_.size() < kMaxConnections) {
+  if (has_room()) {
     auto socket = connect_unix(host_.path + "_" + std::to_string(ports.host));
     if (socket) {
       open(ports, std::move(*socket), true).connection.update_credit(request);
@@ -241,8 +251,7 @@ std::optional<std::uint32_t> VsockMuxer::fill(const Chain& chain) {
   while (!ready_.empty()) {
     const VsockPorts ports = ready_.front();
     ready_.pop_front();
-    const auto stream = streams_.find(ports);
-    if (stream == streams_.end()) continue;
+    const auto stream = streams_.find(ports);  // drop() leaves no names of others
     stream->second.ready = false;
     const auto written = stream->second.connection.fill(chain, guest_cid_);
     update(stream);

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "base/unix_socket.h"
 #include "devices/virtio/vsock/connection.h"
 
 namespace vmmd::devices {
@@ -33,6 +34,7 @@ class VsockMuxer {
   struct Host {
     int listener = -1;  // does not block
     std::string path;
+    std::size_t max_connections = kMaxConnections;  // at most kMaxConnections; two descriptors each
   };
   struct Counters {
     std::atomic<std::int64_t> connections = 0;  // open now
@@ -87,9 +89,11 @@ class VsockMuxer {
   void connect_guest(UniqueFd socket, std::uint32_t guest_port);
   void connect_host(const VsockPorts& ports, const VsockHeader& request);
   Stream& open(const VsockPorts& ports, UniqueFd socket, bool from_guest);
+  [[nodiscard]] bool has_room();
   [[nodiscard]] std::optional<std::uint32_t> free_port();
   void on_stream(VsockPorts ports);
   void update(Streams::iterator stream);
+  Streams::iterator drop(Streams::iterator stream);
   void refuse(const VsockHeader& packet);
 
   EventLoop& loop_;
@@ -104,6 +108,7 @@ class VsockMuxer {
   std::deque<VsockHeader> strays_;               // RSTs for what belongs to no stream
   std::map<std::uint64_t, Greeting> greetings_;  // oldest first
   std::uint64_t next_greeting_ = 0;
+  Acceptor acceptor_;
   std::unique_ptr<FdWatch> listener_watch_;
   Counters counters_;
 };

@@ -1,173 +1,15 @@
 #include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-#include <algorithm>
 #include <string>
-#include <vector>
 
 #include <doctest/doctest.h>
 
-#include "base/unix_socket.h"
-#include "devices/virtio/vsock/vsock.h"
-#include "proto/state.pb.h"
-#include "tests/unit/support/temp_dir.h"
-#include "tests/unit/support/virtio_device.h"
+#include "tests/unit/devices/vsock_fixture.h"
 
 using namespace vmmd;
 using namespace vmmd::devices;
 using namespace vmmd::testing;
-
-namespace {
-
-constexpr std::uint64_t kCid = 0x52;
-constexpr std::uint32_t kGuestPort = 0x1234;
-constexpr std::uint32_t kRoom = 0x1'0000;  // the guest's, for each stream
-
-struct Packet {
-  VsockHeader header;
-  std::string data;
-};
-
-/// A guest with a vsock device, and the directory with its sockets.
-struct Vsock {
-  explicit Vsock(std::uint64_t cid = kCid, std::uint64_t features = ~devices::kVirtioEventIdx)
-      : device(loop, cid, {listener->fd(), listener->path()}), running(device, loop, guest, features) {}
-
-  void start(unsigned count = 16) {
-    for (unsigned i = 0; i < 4; ++i) offer_event_buffer();
-    for (unsigned i = 0; i < count; ++i) offer_buffer();
-    running.start();
-  }
-  void offer_event_buffer() {
-    event_buffer = guest.allocate(4);
-    guest.set(event_buffer, std::uint32_t{0xffff'ffff});
-    running.driver(VirtioVsock::kEvent).add({}, {{event_buffer, 4}});
-  }
-  void offer_buffer(std::uint32_t size = 4096) {
-    const auto at = guest.allocate(VsockHeader::kSize + size);
-    const auto head =
-        running.driver(VirtioVsock::kReceive)
-            .add({}, {{at, VsockHeader::kSize}, {GuestAddress(at.value + VsockHeader::kSize), size}});
-    if (buffers.size() <= head) buffers.resize(head + 1U);
-    buffers[head] = at;
-  }
-  /// What the device has sent since the last call; as many new buffers are put up.
-  std::vector<Packet> sent() {
-    loop.run_ready();
-    std::vector<Packet> packets;
-    for (;;) {
-      const auto used = running.driver(VirtioVsock::kReceive).take_used();
-      if (used.empty()) return packets;
-      for (const Used& entry : used) {
-        const auto at = buffers.at(entry.head);
-        const std::string bytes = guest.bytes(at, entry.written);
-        Packet packet{VsockHeader::parse(std::as_bytes(std::span(bytes)).first<VsockHeader::kSize>()),
-                      bytes.substr(VsockHeader::kSize)};
-        CHECK(packet.header.length == packet.data.size());
-        packets.push_back(packet);
-      }
-      for (std::size_t i = 0; i < used.size(); ++i) offer_buffer();
-      running.notify(VirtioVsock::kReceive);
-    }
-  }
-  Packet sent_one() {
-    const auto packets = sent();
-    REQUIRE(packets.size() == 1);
-    return packets.front();
-  }
-  [[nodiscard]] VsockHeader header(VsockOp op, VsockPorts ports) const {
-    return {.src_cid = kCid,
-            .dst_cid = kVsockHostCid,
-            .src_port = ports.guest,
-            .dst_port = ports.host,
-            .length = 0,
-            .type = kVsockStream,
-            .op = op,
-            .flags = 0,
-            .buf_alloc = room,
-            .fwd_cnt = forwarded};
-  }
-  void send(VsockHeader packet, std::string_view data = {}) {
-    if (packet.length == 0) packet.length = static_cast<std::uint32_t>(data.size());
-    std::vector<Buffer> chain{{guest.place(packet.bytes()), VsockHeader::kSize}};
-    if (!data.empty()) chain.push_back({guest.place(data), static_cast<std::uint32_t>(data.size())});
-    running.driver(VirtioVsock::kTransmit).add(chain, {});
-    running.notify(VirtioVsock::kTransmit);
-    static_cast<void>(running.driver(VirtioVsock::kTransmit).take_used());
-  }
-  void send(VsockOp op, VsockPorts ports, std::string_view data = {}) { send(header(op, ports), data); }
-  void shut_down(VsockPorts ports, std::uint32_t flags) {
-    VsockHeader packet = header(VsockOp::Shutdown, ports);
-    packet.flags = flags;
-    send(packet);
-  }
-
-  /// A host program that connects to the device's socket.
-  UniqueFd connect() const {
-    auto socket = connect_unix(path);
-    REQUIRE(socket);
-    return std::move(*socket);
-  }
-  /// A stream that the host has asked for and the guest accepted.
-  std::pair<UniqueFd, VsockPorts> open_from_host() {
-    UniqueFd socket = connect();
-    write(socket, "CONNECT 4660\n");
-    const VsockHeader request = sent_one().header;
-    CHECK(request.op == VsockOp::Request);
-    const VsockPorts ports{.host = request.src_port, .guest = request.dst_port};
-    send(VsockOp::Response, ports);
-    CHECK(read(socket) == "OK " + std::to_string(ports.host) + "\n");
-    return {std::move(socket), ports};
-  }
-  void write(const UniqueFd& socket, std::string_view text) {
-    REQUIRE(::write(socket.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()));
-    loop.run_ready();
-  }
-  /// What is there; "<end>" at the end.
-  static std::string read(const UniqueFd& socket) {
-    std::string text(1 << 20, '\0');
-    const ssize_t n = ::recv(socket.get(), text.data(), text.size(), MSG_DONTWAIT);
-    if (n == 0) return "<end>";
-    text.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
-    return text;
-  }
-  std::int64_t counter(const char* name) { return device.counters().at(name); }
-
-  TempDir dir;
-  std::string path = dir / "vm.vsock";
-  std::unique_ptr<UnixListener> listener = *UnixListener::open(path, 16);
-  FakeEventLoop loop;
-  FakeGuest guest{16 << 20};
-  VirtioVsock device;
-  RunningDevice running;
-  std::vector<GuestAddress> buffers;
-  GuestAddress event_buffer;
-  std::uint32_t room = kRoom;
-  std::uint32_t forwarded = 0;
-};
-
-/// A service of the host on a port, and the guest's stream to it.
-struct Service {
-  Service(Vsock& vsock, std::uint32_t port)
-      : listener(*UnixListener::open(vsock.path + "_" + std::to_string(port), 4)),
-        ports{.host = port, .guest = kGuestPort} {
-    vsock.send(VsockOp::Request, ports);
-    socket.reset(::accept4(listener->fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    REQUIRE(socket);
-    const VsockHeader response = vsock.sent_one().header;
-    CHECK(response.op == VsockOp::Response);
-    CHECK(response.src_port == port);
-    CHECK(response.dst_port == kGuestPort);
-    CHECK(response.dst_cid == kCid);
-    CHECK(response.buf_alloc == VsockConnection::kBuffer);
-  }
-  std::unique_ptr<UnixListener> listener;
-  VsockPorts ports;
-  UniqueFd socket;
-};
-
-}  // namespace
 
 TEST_CASE("virtio-vsock headers survive their bytes") {
   const VsockHeader header{.src_cid = 0x0102030405060708,
@@ -273,7 +115,7 @@ TEST_CASE("virtio-vsock resets what the guest sends to nobody") {
     CHECK(answer.src_port == 99);
     CHECK(answer.dst_port == kGuestPort);
     CHECK(answer.src_cid == kVsockHostCid);
-    CHECK(answer.dst_cid == kCid);
+    CHECK(answer.dst_cid == kVsockCid);
   }
   vsock.send(VsockOp::Reset, ports);
   CHECK(vsock.sent().empty());
@@ -293,7 +135,7 @@ TEST_CASE("virtio-vsock resets other CIDs and types, and drops what is no packet
   vsock.send(packet);
   CHECK(vsock.sent_one().header.type == 2);
   packet = vsock.header(VsockOp::Request, {.host = 52, .guest = kGuestPort});
-  packet.src_cid = kCid + 1;
+  packet.src_cid = kVsockCid + 1;
   vsock.send(packet);
   packet = vsock.header(VsockOp::ReadWrite, {.host = 52, .guest = kGuestPort});
   packet.length = 100;
@@ -440,116 +282,4 @@ TEST_CASE("virtio-vsock resets a stream that is asked for twice, and sends only 
   vsock.send(VsockOp::Request, service.ports);
   CHECK(vsock.sent_one().header.op == VsockOp::Reset);
   CHECK(Vsock::read(service.socket) == "<end>");
-}
-
-TEST_CASE("virtio-vsock loses no RST while the guest has no buffers: its packets wait") {
-  Vsock vsock;
-  vsock.start(0);
-  constexpr unsigned kPackets = 400;
-  for (unsigned i = 0; i < kPackets; i += 200) {
-    for (unsigned j = 0; j < 200; ++j) {
-      const VsockHeader packet = vsock.header(VsockOp::Request, {.host = 99, .guest = i + j});
-      vsock.running.driver(VirtioVsock::kTransmit)
-          .add({{vsock.guest.place(packet.bytes()), VsockHeader::kSize}}, {});
-    }
-    vsock.running.notify(VirtioVsock::kTransmit);
-    static_cast<void>(vsock.running.driver(VirtioVsock::kTransmit).take_used());
-  }
-  CHECK(vsock.counter("strays") == VsockMuxer::kMaxStrays);
-  for (unsigned i = 0; i < 64; ++i) vsock.offer_buffer(64);
-  vsock.running.notify(VirtioVsock::kReceive);
-  CHECK(vsock.sent().size() == kPackets);
-}
-
-TEST_CASE("virtio-vsock pauses and goes on with its streams") {
-  Vsock vsock;
-  vsock.start();
-  const auto [socket, ports] = vsock.open_from_host();
-  vsock.running.stop();
-  CHECK(vsock.loop.watches() == 0);
-  REQUIRE(::write(socket.get(), "meanwhile", 9) == 9);
-  vsock.running.start();
-  CHECK(vsock.sent_one().data == "meanwhile");
-}
-
-TEST_CASE("virtio-vsock bounds the guest's streams") {
-  Vsock vsock;
-  vsock.start(64);
-  const auto listener = *UnixListener::open(vsock.path + "_52", 4096);
-  unsigned answered = 0;
-  for (std::uint32_t i = 0; i < VsockMuxer::kMaxConnections; ++i) {
-    vsock.send(VsockOp::Request, {.host = 52, .guest = i});
-    for (const Packet& packet : vsock.sent()) answered += packet.header.op == VsockOp::Response ? 1U : 0U;
-    // Two descriptors for each stream would be more than some hosts allow.
-    UniqueFd(::accept4(listener->fd(), nullptr, nullptr, SOCK_CLOEXEC)).reset();
-    if (answered != i + 1) break;  // out of descriptors: as good a bound
-  }
-  CHECK(answered > 400);
-  vsock.send(VsockOp::Request, {.host = 53, .guest = kGuestPort});
-  const auto packets = vsock.sent();
-  CHECK(std::any_of(packets.begin(), packets.end(), [](const Packet& packet) {
-    return packet.header.op == VsockOp::Reset && packet.header.dst_port == kGuestPort;
-  }));
-}
-
-TEST_CASE("virtio-vsock after a restore: first the event, then nothing until the driver has seen it") {
-  Vsock vsock;
-  vsock.start();
-  const auto [socket, ports] = vsock.open_from_host();
-  vsock.running.stop();
-  const auto saved = vsock.device.save();
-  REQUIRE(saved);
-
-  for (const bool event_index : {false, true}) {
-    CAPTURE(event_index);
-    Vsock cold(kCid + 1, event_index ? ~std::uint64_t{0} : ~devices::kVirtioEventIdx);
-    REQUIRE(cold.device.restore(*saved));
-    const UniqueFd early = cold.connect();
-    REQUIRE(::write(early.get(), "CONNECT 4660\n", 13) == 13);
-    cold.start();
-    const auto events = cold.running.driver(VirtioVsock::kEvent).take_used();
-    REQUIRE(events == std::vector<Used>{{0, 4}});
-    CHECK(cold.sent().empty());
-    // The driver acts, and puts the buffer up again.
-    cold.offer_event_buffer();
-    if (event_index) CHECK(cold.running.driver(VirtioVsock::kEvent).avail_event() == 4);
-    cold.running.notify(VirtioVsock::kEvent);
-    cold.loop.run_ready();
-    const VsockHeader request = cold.sent_one().header;
-    CHECK(request.op == VsockOp::Request);
-    CHECK(request.dst_cid == kCid + 1);
-    CHECK(request.src_port == ports.host + 1);  // not a port that the guest may still know
-    CHECK(cold.running.driver(VirtioVsock::kEvent).take_used().empty());
-  }
-}
-
-TEST_CASE("virtio-vsock saves an event that has not been delivered") {
-  Vsock vsock;
-  REQUIRE(vsock.device.restore(*vsock.device.save()));
-  const auto saved = vsock.device.save();
-  state::VirtioVsock message;
-  REQUIRE(unpack_state(*saved, "vsock", 1, message));
-  CHECK(message.reset_pending());
-  Vsock cold;
-  REQUIRE(cold.device.restore(*saved));
-  CHECK(cold.device.save()->value == saved->value);
-}
-
-TEST_CASE("virtio-vsock refuses a next port that is not the host's") {
-  Vsock vsock;
-  state::VirtioVsock message;
-  message.set_next_port(1024);
-  CHECK_FALSE(vsock.device.restore(pack_state(message)));
-}
-
-TEST_CASE("virtio-vsock forgets all streams at a reset") {
-  Vsock vsock;
-  vsock.start();
-  const auto [socket, ports] = vsock.open_from_host();
-  vsock.running.stop();
-  vsock.device.reset();
-  CHECK(Vsock::read(socket) == "<end>");
-  CHECK(vsock.counter("connections") == 0);
-  vsock.running.start();
-  CHECK(vsock.sent().empty());
 }
