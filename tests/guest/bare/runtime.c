@@ -2,17 +2,7 @@
 
 #include <stdarg.h>
 
-// hvm_start_info version 1 and its memory map (Xen's public/arch-x86/hvm/start_info.h).
-struct start_info {
-  u32 magic, version, flags, modules;
-  u64 module_list, command_line, rsdp, memory_map;
-  u32 memory_map_entries, reserved;
-};
-struct memory_map_entry {
-  u64 start, size;
-  u32 type, reserved;
-};
-enum { kStartMagic = 0x336ec578, kTypeRam = 1 };
+enum { kTypeRam = 1 };
 
 static const struct start_info* start_info;
 static void (*handlers[64])(void);

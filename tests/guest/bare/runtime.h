@@ -71,6 +71,19 @@ u64 option(const char* name, u64 otherwise);
 bool option_given(const char* word);
 u64 parse_number(const char** text);
 
+// hvm_start_info version 1 and its memory map (Xen's public/arch-x86/hvm/start_info.h): where the runtime begins.
+struct start_info {
+  u32 magic, version, flags, modules;
+  u64 module_list, command_line, rsdp, memory_map;
+  u32 memory_map_entries, reserved;
+};
+struct memory_map_entry {
+  u64 start, size;
+  u32 type, reserved;
+};
+enum { kStartMagic = 0x336ec578 };
+void runtime_main(const struct start_info* info);
+
 // RAM ranges of hvm_start_info's memory map; false past the last.
 bool ram_range(unsigned index, u64* start, u64* size);
 extern char _end[];

@@ -16,7 +16,7 @@
 
   .section .text.entry, "ax"
   .code32
-  .globl pvh_start
+  .globl pvh_start, boot_stack_top
 pvh_start:
 #ifdef FIRST_BYTE
   mov $0x3f8, %dx
