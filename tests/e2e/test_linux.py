@@ -39,6 +39,25 @@ def test_boots_and_sees_its_machine(start, linux, booted, cpus, memory):
     serial.ask(f"phys check 7 {at} {length}", r"^ok")
 
 
+def test_pings_and_info_are_answered_while_linux_boots(start, linux):
+    only_ours(linux)
+    daemon = start()
+    payload = {"kernel": str(linux.kernel), "initramfs": str(linux.initramfs),
+               "cmdline": linux.cmdline(128 << 20).replace("quiet", "earlyprintk=ttyS0")}
+    serial = daemon.boot(linux.kernel, memory=128 << 20, payload=payload)
+    serial.expect(r"Linux version .*$")
+    times = []
+    for _ in range(250):
+        for question in ("vmm.ping", "vm.info"):
+            begin = time.monotonic()
+            daemon.get(question)
+            times.append(time.monotonic() - begin)
+    assert "INIT UP" not in serial.text, "the boot was over before the last answer"
+    times.sort()
+    print(f"while Linux boots: median {times[len(times) // 2] * 1000:.2f} ms, p99 {times[-len(times) // 100] * 1000:.2f} ms")
+    serial.expect(r"^INIT UP ", timeout=240)
+
+
 @pytest.mark.parametrize("cpus,memory", KINDS[:2], ids=KIND_NAMES[:2])
 def test_snapshot_kill_restore_goes_on_with_memory_intact(start, linux, booted, tmp_path, cpus, memory):
     physical = not linux.stock

@@ -116,9 +116,10 @@ def test_verify_finds_what_changed(snapshots):
                        {"file_offset": 40 << 20, "guest_address": 40 << 20, "length": 2 << 20}]
 
 
-def test_verify_at_a_terminal_leaves_only_its_verdict(snapshots):
+def test_verify_at_a_terminal_shows_how_far_it_is_and_leaves_only_its_verdict(snapshots):
     with AtTerminal(None, "snapshot", "verify", snapshots / "one") as run:
-        run.expect("is intact")
+        run.expect(r"verify \[=* *\] +\d+%  \d+ MiB of ")
+        run.expect(r"\r\x1b\[K.*/one is intact: ")
         assert run.end() == 0
 
 

@@ -265,6 +265,26 @@ def test_ctrl_c_cancels_the_snapshot_and_shows_how_far_it_was(tmp_path):
         assert run.end() == 1
 
 
+def test_a_long_restore_shows_how_far_it_is_before_there_is_a_vm_to_ask(tmp_path):
+    server = SlowServer(tmp_path / "api.sock")
+    with AtTerminal(server, "restore", "source_url=file:///one,memory_restore_mode=copy") as run:
+        events, _, _ = server.request()
+        events.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n")
+        restore, name, body = server.request()
+        assert name == "vm.restore" and json.loads(body)["memory_restore_mode"] == "Copy"
+        server.event(events, "restoring", job="restore-2", source="file:///one")
+        for part in (3, 8):
+            server.event(events, "job-progress", job="restore-1", phase="memory", bytes_done=str(9 << 30),
+                         bytes_total=str(10 << 30))  # another's
+            server.event(events, "job-progress", job="restore-2", phase="memory", bytes_done=str(part << 30),
+                         bytes_total=str(10 << 30))
+            run.expect(rf"restoring memory \[=+ +\]  {part}0%  {part} GiB of 10 GiB")
+        server.answer(restore, 204)
+        server.listener.close()  # its questions after a VM, which does not exist yet, end unanswered
+        assert run.end() == 0
+    assert run.text.endswith("\r\x1b[K")
+
+
 def test_a_second_ctrl_c_leaves_at_once(tmp_path):
     server = SlowServer(tmp_path / "api.sock")
     with AtTerminal(server, "--quiet", "restore", "/one") as run:
