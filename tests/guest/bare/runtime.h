@@ -71,7 +71,8 @@ u64 option(const char* name, u64 otherwise);
 bool option_given(const char* word);
 u64 parse_number(const char** text);
 
-// hvm_start_info version 1 and its memory map (Xen's public/arch-x86/hvm/start_info.h): where the runtime begins.
+// hvm_start_info version 1 and its memory map (Xen's public/arch-x86/hvm/start_info.h): where the runtime
+// begins.
 struct start_info {
   u32 magic, version, flags, modules;
   u64 module_list, command_line, rsdp, memory_map;
