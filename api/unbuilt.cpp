@@ -37,8 +37,6 @@ constexpr auto kUnbuilt = std::to_array<Unbuilt>({
      [](const VmConfig& c) { return c.payload.fw_cfg_config.has_value(); }},
     {"/rate_limit_groups", "rate limits", [](const VmConfig& c) { return !c.rate_limit_groups.empty(); }},
     {"/disks", "virtio-block", [](const VmConfig& c) { return !c.disks.empty(); }},
-    {"/net", "virtio-net", [](const VmConfig& c) { return !c.net.empty(); }},
-    {"/rng", "virtio-rng", [](const VmConfig& c) { return c.rng != RngConfig(); }},
     {"/balloon", "virtio-balloon", [](const VmConfig& c) { return c.balloon.has_value(); }},
     {"/fs", "virtio-fs", [](const VmConfig& c) { return !c.fs.empty(); }},
     {"/generic_vhost_user", "vhost-user", [](const VmConfig& c) { return !c.generic_vhost_user.empty(); }},

@@ -8,6 +8,7 @@
 #include "daemon/memory/layout.h"
 #include "daemon/snapshot/capture.h"
 #include "daemon/snapshot/restore.h"
+#include "daemon/vm/device_table.h"
 #include "daemon/vm/net_end.h"
 
 namespace vmmd::control {
@@ -86,6 +87,7 @@ Status VmControl::create(api::VmConfig config) {
   VMMD_TRY(vm::check_action(Action::Create, state_));
   VMMD_TRY(memory::ram_layout(config.memory.size, config.cpus.max_phys_bits));
   VMMD_TRY(vm::Chipset::check(config));
+  VMMD_TRY(vm::allot_places(config));
   VMMD_TRY(vm::give_macs(config));
   VMMD_ASSIGN(host_, vm::HostSide::open(config, vm::HostSide::Life::New));
   config_ = std::move(config);
@@ -106,6 +108,10 @@ Status VmControl::boot() {
 // A new machine from config_, its kernel loaded, running. On error there is none.
 Status VmControl::start_machine() {
   VMMD_ASSIGN(const auto kvm, this->kvm());
+  // Gone if a device of the machine before did not come to an end.
+  if (!host_) {
+    VMMD_ASSIGN(host_, vm::HostSide::open(config_, vm::HostSide::Life::Restored));
+  }
   VMMD_ASSIGN(const auto layout, memory::ram_layout(config_.memory.size, config_.cpus.max_phys_bits));
   VMMD_ASSIGN(memory::GuestRam ram, memory::GuestRam::allocate(config_.memory, layout));
   auto signals = std::make_unique<GuestSignals>(*this, ++generation_);
@@ -120,9 +126,22 @@ Status VmControl::start_machine() {
 
 void VmControl::drop_machine() {
   board_.set_machine(nullptr);
+  ++generation_;
+  if (machine_) {
+    if (auto stopped = machine_->stop(); !stopped) {
+      log_error("the VM's memory stays allocated: {}", stopped.error().to_string());
+      // What the device still writes to stays as it is until this process ends: no destructor.
+      struct Abandoned {
+        std::unique_ptr<vm::HostSide> host;
+        std::unique_ptr<GuestSignals> signals;
+        std::unique_ptr<vm::Machine> machine;
+      };
+      static auto& abandoned = *new std::vector<Abandoned>;
+      abandoned.push_back({std::move(host_), std::move(signals_), std::move(machine_)});
+    }
+  }
   machine_.reset();
   signals_.reset();
-  ++generation_;
 }
 
 void VmControl::forget_vm() {

@@ -79,6 +79,18 @@ bool VmFd::signal_msi(devices::MsiMessage message) const {
   return retrying_ioctl(fd_.get(), KVM_SIGNAL_MSI, &msi) > 0;
 }
 
+Status VmFd::set_io_event(IoEvent action, std::uint64_t address, int eventfd) const {
+  kvm_ioeventfd request = {};
+  request.addr = address;
+  request.len = 2;
+  request.fd = eventfd;
+  request.flags = action == IoEvent::Remove ? KVM_IOEVENTFD_FLAG_DEASSIGN : 0U;
+  if (retrying_ioctl(fd_.get(), KVM_IOEVENTFD, &request) < 0) {
+    return fail_errno(ErrorCode::Internal, errno, "KVM_IOEVENTFD fails at guest address {:#x}", address);
+  }
+  return {};
+}
+
 Result<kvm_clock_data> VmFd::get_clock() const {
   kvm_clock_data clock = {};
   if (retrying_ioctl(fd_.get(), KVM_GET_CLOCK, &clock) < 0) {

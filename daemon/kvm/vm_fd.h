@@ -29,6 +29,10 @@ class VmFd {
   /// Delivers an MSI to the LAPICs. True if at least one took it.
   [[nodiscard]] bool signal_msi(devices::MsiMessage message) const;
 
+  /// Makes the guest's 2-byte writes to `address` signals of `eventfd`, or ends that.
+  enum class IoEvent { Add, Remove };
+  Status set_io_event(IoEvent action, std::uint64_t address, int eventfd) const;
+
   /// The paravirtual clock (kvmclock).
   Result<kvm_clock_data> get_clock() const;
   Status set_clock(const kvm_clock_data& clock) const;

@@ -58,6 +58,7 @@ inline constexpr unsigned kSciGsi = 9;                // level
 inline constexpr std::uint16_t kGedPort = 0x610;      // GED: one 4-byte event selector register
 inline constexpr unsigned kGedGsi = 5;
 inline constexpr unsigned kFirstPciGsi = 16;  // INTA..INTH of the PCI root: 16..23, level
+inline constexpr unsigned kPciLines = 8;
 
 /// One range of guest RAM.
 struct RamRange {
@@ -71,7 +72,17 @@ struct RamRange {
 /// 2^max_phys_bits.
 Result<std::vector<RamRange>> ram_layout(std::uint64_t size, unsigned max_phys_bits);
 
-/// First address above RAM and above 4 GiB, aligned to 1 GiB: where 64-bit PCI BARs start.
-[[nodiscard]] std::uint64_t mmio64_start(const std::vector<RamRange>& ram);
+/// A range of guest physical addresses; empty if `size` is 0.
+struct AddressRange {
+  std::uint64_t start = 0;
+  std::uint64_t size = 0;  // bytes
+};
+
+/// Where PCI BARs may lie: what the root's _CRS says, and what the root maps.
+struct PciWindows {
+  AddressRange low;   // below 4 GiB
+  AddressRange high;  // above RAM and 4 GiB, from a multiple of 1 GiB to 2^max_phys_bits; may be empty
+};
+[[nodiscard]] PciWindows pci_windows(const std::vector<RamRange>& ram, unsigned max_phys_bits);
 
 }  // namespace vmmd::memory

@@ -1,6 +1,7 @@
 #include "daemon/vm/chipset.h"
 
 #include "daemon/memory/layout.h"
+#include "daemon/x86/acpi/tables.h"
 
 namespace vmmd::vm {
 
@@ -16,18 +17,22 @@ devices::CmosRtc::Config cmos_config(const memory::GuestRam& ram) {
 
 }  // namespace
 
-Chipset::Chipset(const kvm::VmFd& vm, const devices::GuestMemory& memory, const memory::GuestRam& ram,
-                 devices::Clock& clock, devices::PowerSink& power, bool pc)
-    : msi_(vm),
-      routes_(vm),
+Chipset::Chipset(const Surroundings& around, bool pc)
+    : msi_(around.vm),
+      routes_(around.vm),
+      io_events_(around.vm),
       ioapic_(msi_, routes_),
-      pc_(pc ? std::make_unique<PcDevices>(clock, ioapic_, power) : nullptr),
+      pc_(pc ? std::make_unique<PcDevices>(around.clock, ioapic_, around.power) : nullptr),
       event_device_(isa_line(memory::kGedGsi)),
-      generation_id_(memory, event_device_),
-      rtc_(clock, isa_line(memory::kRtcGsi), cmos_config(ram)),
-      i8042_(power, pc ? &isa_line(memory::kKeyboardGsi) : nullptr),
-      acpi_power_(power, {memory::kAcpiResetValue, memory::kAcpiS5SleepType}),
-      pm_timer_(clock) {}
+      generation_id_(around.memory, event_device_),
+      rtc_(around.clock, isa_line(memory::kRtcGsi), cmos_config(around.ram)),
+      i8042_(around.power, pc ? &isa_line(memory::kKeyboardGsi) : nullptr),
+      acpi_power_(around.power, {memory::kAcpiResetValue, memory::kAcpiS5SleepType}),
+      pm_timer_(around.clock) {
+  for (unsigned i = 0; i < pci_lines_.size(); ++i) {
+    pci_lines_.at(i) = std::make_unique<devices::SharedInterruptLine>(ioapic_.line(memory::kFirstPciGsi + i));
+  }
+}
 
 devices::InterruptLine& Chipset::isa_line(unsigned gsi) {
   return pc_ ? pc_->line(gsi) : ioapic_.line(gsi);
@@ -41,18 +46,16 @@ void Chipset::power_button() {
   }
 }
 
-Result<std::unique_ptr<Chipset>> Chipset::build(const api::VmConfig& config, const kvm::VmFd& vm,
-                                                const devices::GuestMemory& memory,
-                                                const memory::GuestRam& ram, HostSide& host,
-                                                devices::Clock& clock, devices::PowerSink& power) {
-  std::unique_ptr<Chipset> chipset(new Chipset(vm, memory, ram, clock, power, config.platform.pc));
+Result<std::unique_ptr<Chipset>> Chipset::build(const api::VmConfig& config, const Surroundings& around) {
+  std::unique_ptr<Chipset> chipset(new Chipset(around, config.platform.pc));
   VMMD_TRY(map_ports(chipset->ports_, chipset.get()));
   if (chipset->pc_) VMMD_TRY(PcDevices::map_ports(chipset->ports_, chipset->pc_.get()));
   VMMD_TRY(chipset->mmio_.map(
       {"ioapic", memory::kIoapicStart, devices::Ioapic::kSize, devices::Ioapic::kWidths, &chipset->ioapic_}));
   VMMD_TRY(chipset->mmio_.map({"pci-ecam", memory::kEcamStart, memory::kEcamSize,
                                devices::PciRoot::kEcamWidths, &chipset->pci_.ecam()}));
-  VMMD_TRY(chipset->add_consoles(config, host));
+  VMMD_TRY(chipset->add_consoles(config, around.host));
+  VMMD_TRY(chipset->add_virtio(config, around));
   return chipset;
 }
 
@@ -109,10 +112,31 @@ Status Chipset::add_consoles(const api::VmConfig& config, HostSide& host) {
   return {};
 }
 
+Status Chipset::add_virtio(const api::VmConfig& config, const Surroundings& around) {
+  const DeviceGlue device_glue{around.memory, around.clock, around.host.loop(), around.events};
+  const memory::PciWindows windows = memory::pci_windows(around.ram.layout(), config.cpus.max_phys_bits);
+  devices::VirtioPci::Glue glue{.memory = &around.memory,
+                                .msi = &msi_,
+                                .line = nullptr,
+                                .mmio = &mmio_,
+                                .io_events = &io_events_,
+                                .windows = {{windows.low.start, windows.low.size}},
+                                .bar_address = 0};
+  if (windows.high.size != 0) glue.windows.push_back({windows.high.start, windows.high.size});
+  for (const auto& [slot, end] : around.host.devices()) {
+    VMMD_ASSIGN(auto model, end->make_device(device_glue));
+    glue.line = pci_lines_.at(x86::pci_intx_gsi(slot, 0) - memory::kFirstPciGsi).get();
+    glue.bar_address = glue.windows.back().base + slot * devices::VirtioPci::kBarSize;
+    VMMD_TRY(virtio_.add(slot, std::move(model), glue));
+  }
+  return {};
+}
+
 std::vector<devices::StateUnit*> Chipset::units() {
   std::vector<devices::StateUnit*> units{&pci_,       &i8042_,        &acpi_power_,    &pm_timer_,
                                          &post_code_, &event_device_, &generation_id_, &rtc_};
   if (serial_) units.push_back(serial_.get());
+  for (devices::StateUnit* unit : virtio_.units()) units.push_back(unit);
   if (pc_) {
     for (devices::StateUnit* unit : pc_->units()) units.push_back(unit);
     units.push_back(&pc_->pic());

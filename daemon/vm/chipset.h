@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "daemon/vm/host_side.h"
 #include "daemon/vm/irq.h"
 #include "daemon/vm/pc_devices.h"
+#include "daemon/vm/virtio_devices.h"
 #include "devices/bus.h"
 #include "devices/chipset/acpi_pm_timer.h"
 #include "devices/chipset/acpi_power.h"
@@ -21,6 +23,8 @@
 #include "devices/chipset/power.h"
 #include "devices/chipset/serial16550.h"
 #include "devices/chipset/vmgenid.h"
+#include "devices/device_events.h"
+#include "devices/pci/intx.h"
 #include "devices/pci/pci_root.h"
 
 namespace vmmd::vm {
@@ -34,10 +38,17 @@ namespace vmmd::vm {
 /// object.
 class Chipset {
  public:
-  static Result<std::unique_ptr<Chipset>> build(const api::VmConfig& config, const kvm::VmFd& vm,
-                                                const devices::GuestMemory& memory,
-                                                const memory::GuestRam& ram, HostSide& host,
-                                                devices::Clock& clock, devices::PowerSink& power);
+  /// What it is wired to; all of it outlives the chipset.
+  struct Surroundings {
+    const kvm::VmFd& vm;
+    const devices::GuestMemory& memory;
+    const memory::GuestRam& ram;
+    HostSide& host;
+    devices::Clock& clock;
+    devices::PowerSink& power;
+    devices::DeviceEvents& events;
+  };
+  static Result<std::unique_ptr<Chipset>> build(const api::VmConfig& config, const Surroundings& around);
   /// Whether the devices that `config` asks for find room on the buses: at vm.create, before any exists.
   static Status check(const api::VmConfig& config);
   Chipset(const Chipset&) = delete;
@@ -48,6 +59,7 @@ class Chipset {
   [[nodiscard]] devices::Ioapic& ioapic() { return ioapic_; }
   [[nodiscard]] devices::GenericEventDevice& event_device() { return event_device_; }
   [[nodiscard]] devices::CmosRtc& rtc() { return rtc_; }
+  [[nodiscard]] VirtioDevices& virtio() { return virtio_; }
   [[nodiscard]] devices::VmGenId& generation_id() { return generation_id_; }
   /// The power button of the machine, wherever ACPI has it.
   void power_button();
@@ -61,16 +73,17 @@ class Chipset {
   [[nodiscard]] std::vector<devices::StateUnit*> units();
 
  private:
-  Chipset(const kvm::VmFd& vm, const devices::GuestMemory& memory, const memory::GuestRam& ram,
-          devices::Clock& clock, devices::PowerSink& power, bool pc);
+  Chipset(const Surroundings& around, bool pc);
   [[nodiscard]] devices::InterruptLine& isa_line(unsigned gsi);
   static Status map_ports(devices::Bus& bus, Chipset* chipset);
   Status add_consoles(const api::VmConfig& config, HostSide& host);
+  Status add_virtio(const api::VmConfig& config, const Surroundings& around);
 
   devices::Bus ports_{"port", 0x10000};
   devices::Bus mmio_{"mmio"};
   KvmMsiSink msi_;
   KvmRoutes routes_;
+  KvmIoEvents io_events_;
   devices::Ioapic ioapic_;
   std::unique_ptr<PcDevices> pc_;  // or nullptr
   devices::GenericEventDevice event_device_;
@@ -81,8 +94,11 @@ class Chipset {
   devices::AcpiPmTimer pm_timer_;
   devices::PostCodePort post_code_;
   devices::PciRoot pci_;
+  /// INTA to INTH of the root, which go to the IOAPIC's pins from memory::kFirstPciGsi on.
+  std::array<std::unique_ptr<devices::SharedInterruptLine>, memory::kPciLines> pci_lines_;
   std::unique_ptr<devices::Serial16550> serial_;
   std::unique_ptr<devices::DebugConsole> debug_console_;
+  VirtioDevices virtio_{pci_};
 };
 
 }  // namespace vmmd::vm

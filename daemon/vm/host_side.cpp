@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "daemon/chardev/factory.h"
+#include "daemon/vm/device_table.h"
 
 namespace vmmd::vm {
 
@@ -47,7 +48,19 @@ Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config, Li
       chardev::make_char_backend(char_config(debug.mode, debug.file, std::nullopt, life), host->loop_);
   if (!console) return wrap(std::move(console).error(), "cannot open the debug console's host side");
   host->debug_console_ = std::move(*console);
+  VMMD_TRY(host->open_devices(config, life));
   return host;
+}
+
+Status HostSide::open_devices(api::VmConfig config, Life life) {
+  const HostGlue glue{.loop = loop_, .restored = life == Life::Restored};
+  for (const ConfiguredDevice& device : configured_devices(config)) {
+    if (!device.pci->pci_device_id) continue;
+    auto end = device.open(glue);
+    if (!end) return wrap(std::move(end).error(), "{}", device.pointer);
+    devices_.push_back({*device.pci->pci_device_id, std::move(*end)});
+  }
+  return {};
 }
 
 void HostSide::drain_output() {

@@ -2,21 +2,24 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "api/config.h"
 #include "base/result.h"
 #include "daemon/loop/device_loop.h"
+#include "daemon/vm/host_end.h"
 #include "devices/char_backend.h"
 
 namespace vmmd::vm {
 
 /// What a VM holds on the host between vm.create and vm.delete, whatever happens to the machine in between:
-/// the device thread and the host's ends of serial port and debug console. A reboot keeps the pty, the
-/// socket's client and what the file holds.
+/// the device thread and the host's ends of serial port, debug console and virtio devices. A reboot keeps the
+/// pty, the socket's client and what the file holds.
 class HostSide {
  public:
-  /// Opens what the configuration names. A new VM empties the files its consoles write to; a restored one
-  /// goes on at their ends.
+  /// Opens what the configuration names, of the virtio devices those that have a place (see allot_places()):
+  /// a device without one was not there when the VM was created. A new VM empties the files its consoles
+  /// write to; a restored one goes on at their ends.
   enum class Life { New, Restored };
   static Result<std::unique_ptr<HostSide>> open(const api::VmConfig& config, Life life);
   HostSide(const HostSide&) = delete;
@@ -26,15 +29,24 @@ class HostSide {
   [[nodiscard]] devices::CharBackend* serial() { return serial_.get(); }  // nullptr: no serial port
   [[nodiscard]] devices::CharBackend* debug_console() { return debug_console_.get(); }
 
+  /// A virtio device and its PCI device number.
+  struct Device {
+    unsigned slot = 0;
+    std::unique_ptr<HostEnd> end;
+  };
+  [[nodiscard]] const std::vector<Device>& devices() const { return devices_; }
+
   /// Lets what the guest has written reach the host, for a bounded time.
   void drain_output();
 
  private:
   HostSide() = default;
+  Status open_devices(api::VmConfig config, Life life);
 
   loop::DeviceLoop loop_;  // outlives the backends
   std::unique_ptr<devices::CharBackend> serial_;
   std::unique_ptr<devices::CharBackend> debug_console_;
+  std::vector<Device> devices_;
 };
 
 }  // namespace vmmd::vm

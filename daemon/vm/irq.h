@@ -9,6 +9,7 @@
 #include "daemon/kvm/vm_fd.h"
 #include "devices/chipset/ioapic.h"
 #include "devices/interrupt.h"
+#include "devices/io_event.h"
 
 namespace vmmd::vm {
 
@@ -17,6 +18,21 @@ class KvmMsiSink final : public devices::MsiSink {
  public:
   explicit KvmMsiSink(const kvm::VmFd& vm) : vm_(vm) {}
   void signal(devices::MsiMessage message) override { static_cast<void>(vm_.signal_msi(message)); }
+
+ private:
+  const kvm::VmFd& vm_;
+};
+
+/// Notifications of virtio queues that do not leave the kernel.
+class KvmIoEvents final : public devices::IoEvents {
+ public:
+  explicit KvmIoEvents(const kvm::VmFd& vm) : vm_(vm) {}
+  Status add(std::uint64_t address, int eventfd) override {
+    return vm_.set_io_event(kvm::VmFd::IoEvent::Add, address, eventfd);
+  }
+  void remove(std::uint64_t address, int eventfd) override {
+    static_cast<void>(vm_.set_io_event(kvm::VmFd::IoEvent::Remove, address, eventfd));
+  }
 
  private:
   const kvm::VmFd& vm_;

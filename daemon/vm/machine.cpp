@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -80,9 +81,16 @@ Machine::Machine(std::shared_ptr<const kvm::Kvm> kvm, kvm::VmFd vm, memory::Gues
       power_(listener) {}
 
 Machine::~Machine() {
-  // Stop the guest first, so that its last output can be drained.
+  if (!stopped_ && !stop()) std::abort();  // memory that a device writes to cannot be given back
+}
+
+Status Machine::stop() {
+  // The guest first, so that its last output can be drained.
   vcpus_.clear();
   host_.drain_output();
+  if (chipset_) VMMD_TRY(chipset_->virtio().pause());
+  stopped_ = true;
+  return {};
 }
 
 Result<std::unique_ptr<Machine>> Machine::create(std::shared_ptr<const kvm::Kvm> kvm,
@@ -96,8 +104,8 @@ Result<std::unique_ptr<Machine>> Machine::create(std::shared_ptr<const kvm::Kvm>
   std::unique_ptr<Machine> machine(
       new Machine(std::move(kvm), std::move(vm), std::move(ram), host, listener));
   VMMD_TRY(machine->set_up_memory());
-  VMMD_ASSIGN(machine->chipset_, Chipset::build(config, machine->vm_, machine->memory_, machine->ram_, host,
-                                                machine->clock_, machine->power_));
+  VMMD_ASSIGN(machine->chipset_, Chipset::build(config, {machine->vm_, machine->memory_, machine->ram_, host,
+                                                         machine->clock_, machine->power_, listener}));
   VMMD_TRY(machine->create_vcpus(config, listener));
   machine->time_ = std::make_unique<TimeUnit>(machine->vm_, machine->clock_, machine->vcpus_);
   return machine;
@@ -145,6 +153,7 @@ Status Machine::boot(const api::VmConfig& config) {
   acpi.serial = chipset_->has_serial();
   acpi.rtc = true;
   acpi.pc = chipset_->has_pc_devices();
+  acpi.intx_slots = chipset_->virtio().slots();
   acpi.vmgenid = id_address;
   VMMD_ASSIGN(const devices::GuestAddress rsdp, x86::write_acpi_tables(memory_, acpi));
   VMMD_ASSIGN(const x86::LoadedKernel kernel, x86::load_kernel(memory_, ram_.layout(), open.files, rsdp));
@@ -203,6 +212,7 @@ Status Machine::resume() {
   if (!threads_started_) VMMD_TRY(start_threads());
   VMMD_TRY(time_->start());
   chipset_->rtc().resync();
+  chipset_->virtio().resume();
   for (const auto& vcpu : vcpus_) vcpu->unpark();
   return {};
 }
@@ -210,12 +220,15 @@ Status Machine::resume() {
 Status Machine::pause() {
   for (const auto& vcpu : vcpus_) vcpu->park();
   for (const auto& vcpu : vcpus_) vcpu->wait_parked();
-  if (auto stopped = time_->stop(); !stopped) {
+  Status paused = chipset_->virtio().pause();
+  if (paused) {
+    paused = time_->stop();
+    if (paused) return {};
     static_cast<void>(time_->start());  // as it was: time runs on
-    for (const auto& vcpu : vcpus_) vcpu->unpark();
-    return stopped;
+    chipset_->virtio().resume();
   }
-  return {};
+  for (const auto& vcpu : vcpus_) vcpu->unpark();
+  return paused;
 }
 
 // KVM takes an NMI only for a vCPU that is not in KVM_RUN: leave it for a moment. Guest time runs on.

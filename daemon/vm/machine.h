@@ -64,8 +64,13 @@ class Machine {
 
   /// Lets the guest run. Guest time goes on where it stopped.
   Status resume();
-  /// Stops the guest between two instructions and guest time with it. Returns when every vCPU is parked.
+  /// Stops the guest between two instructions, then its devices, then guest time. Returns when every vCPU is
+  /// parked and every request that a device had begun is complete. Internal, with the guest running on, if a
+  /// device does not come to an end.
   Status pause();
+  /// Ends the guest for good, before the machine goes. If that fails a device is still at work in RAM: then
+  /// the machine and its host side must not be destroyed, ever.
+  Status stop();
 
   void power_button() { chipset_->power_button(); }
   /// Injects an NMI into every vCPU of a running machine.
@@ -104,6 +109,7 @@ class Machine {
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   std::vector<std::vector<unsigned>> affinity_;  // per vCPU: host CPUs, empty = any
   bool threads_started_ = false;
+  bool stopped_ = false;
 };
 
 }  // namespace vmmd::vm

@@ -106,14 +106,12 @@ Bytes interrupt_routes(const std::vector<unsigned>& slots) {
 
 Bytes pci_root(const AcpiConfig& config) {
   constexpr std::uint16_t kConfigPorts = memory::kPciConfigPort;  // eight ports: not for BARs
-  std::vector<Bytes> windows{
-      aml::bus_range(0, config.pci_last_bus), aml::io_window(0, kConfigPorts - 1),
-      aml::io_window(kConfigPorts + 8, 0xFFFF),
-      aml::memory_window32(static_cast<std::uint32_t>(memory::kMmio32Start),
-                           static_cast<std::uint32_t>(memory::kMmio32Start + memory::kMmio32Size - 1))};
-  const std::uint64_t high = memory::mmio64_start(config.ram);
-  const std::uint64_t end = std::uint64_t{1} << std::min(config.max_phys_bits, 52U);
-  if (high < end) windows.push_back(aml::memory_window64(high, end - 1));
+  const auto [low, high] = memory::pci_windows(config.ram, config.max_phys_bits);
+  std::vector<Bytes> windows{aml::bus_range(0, config.pci_last_bus), aml::io_window(0, kConfigPorts - 1),
+                             aml::io_window(kConfigPorts + 8, 0xFFFF),
+                             aml::memory_window32(static_cast<std::uint32_t>(low.start),
+                                                  static_cast<std::uint32_t>(low.start + low.size - 1))};
+  if (high.size != 0) windows.push_back(aml::memory_window64(high.start, high.start + high.size - 1));
 
   std::vector<Bytes> body{aml::name("_HID", aml::eisa_id("PNP0A08")),
                           aml::name("_CID", aml::eisa_id("PNP0A03")), aml::name("_UID", aml::integer(0)),

@@ -45,7 +45,6 @@ TEST_CASE("a feature that is not built is named") {
   CHECK(unbuilt_fields(R"("disks": [{"path": "/d"}])") == Messages{"/disks: virtio-block is not built yet"});
   CHECK(unbuilt_fields(R"("console": {"mode": "Tty"})") ==
         Messages{"/console: virtio-console is not built yet"});
-  CHECK(unbuilt_fields(R"("rng": {"src": "/dev/hwrng"})") == Messages{"/rng: virtio-rng is not built yet"});
   CHECK(unbuilt_fields(R"("cpus": {"boot_vcpus": 1, "max_vcpus": 2})") ==
         Messages{"/cpus/max_vcpus: adding vCPUs later (more than boot_vcpus) is not built yet"});
 }
@@ -68,8 +67,6 @@ TEST_CASE("every feature that is not built is found in a configuration that asks
                              "/payload/fw_cfg_config",
                              "/rate_limit_groups",
                              "/disks",
-                             "/net",
-                             "/rng",
                              "/balloon",
                              "/fs",
                              "/generic_vhost_user",

@@ -116,6 +116,28 @@ static void cat(const char* path) {
   print("end\n");
 }
 
+// The first bytes of a file or device, as hexadecimal digits.
+static void hex(char* line) {
+  enum { kMost = 64 };
+  u8 bytes[kMost];
+  char digits[2 * kMost + 1];
+  const char* path = next_word(&line);
+  u64 wanted = next_number(&line);
+  int fd = open_file(path, kReadOnly);
+  long n = fd < 0 ? fd : read_fd(fd, bytes, wanted < kMost ? wanted : kMost);
+  close_fd(fd);
+  if (n < 0) {
+    print("hex: error %u\n", (u64)-n);
+    return;
+  }
+  for (long i = 0; i < n; ++i) {
+    digits[2 * i] = "0123456789abcdef"[bytes[i] >> 4];
+    digits[2 * i + 1] = "0123456789abcdef"[bytes[i] & 15];
+  }
+  digits[2 * n] = 0;
+  print("hex %s\n", digits);
+}
+
 static void put(char* line) {
   const char* path = next_word(&line);
   int fd = open_file(path, kWriteOnly);
@@ -186,6 +208,8 @@ void run_command(struct agent* agent, char* line) {
     sleep_timer(next_number(&line));
   } else if (same(word, "cat")) {
     cat(next_word(&line));
+  } else if (same(word, "hex")) {
+    hex(line);
   } else if (same(word, "put")) {
     put(line);
   } else if (same(word, "dmesg")) {

@@ -1,0 +1,82 @@
+#include "daemon/vm/device_table.h"
+
+#include <array>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "daemon/vm/net_end.h"
+#include "daemon/vm/rng_end.h"
+#include "devices/pci/pci_root.h"
+
+namespace vmmd::vm {
+
+namespace {
+
+constexpr unsigned kSlots = devices::PciRoot::kSlots;
+
+template <class End>
+ConfiguredDevice device(std::string pointer, std::string_view id_prefix, auto& config) {
+  return {std::move(pointer), id_prefix, &config.pci,
+          [&config](const HostGlue&) { return End::open(config); }};
+}
+
+Status claim_slots(const std::vector<ConfiguredDevice>& devices, std::array<std::string, kSlots>& owners) {
+  for (const ConfiguredDevice& device : devices) {
+    if (!device.pci->pci_device_id) continue;
+    const unsigned slot = *device.pci->pci_device_id;
+    if (slot == 0 || slot >= kSlots) {
+      return fail(ErrorCode::BadRequest, "{}/pci_device_id: {} is not from 1 to {}", device.pointer, slot,
+                  kSlots - 1);
+    }
+    if (!owners.at(slot).empty()) {
+      return fail(ErrorCode::Conflict, "{}/pci_device_id: {} is that of {} already", device.pointer, slot,
+                  owners.at(slot));
+    }
+    owners.at(slot) = device.pointer;
+  }
+  return {};
+}
+
+std::string free_id(std::string_view prefix, const std::set<std::string>& taken) {
+  for (unsigned number = 0;; ++number) {
+    auto id = fmt::format("_{}{}", prefix, number);
+    if (!taken.contains(id)) return id;
+  }
+}
+
+}  // namespace
+
+std::vector<ConfiguredDevice> configured_devices(api::VmConfig& config) {
+  std::vector<ConfiguredDevice> devices;
+  for (std::size_t i = 0; i < config.net.size(); ++i)
+    devices.push_back(device<NetEnd>(fmt::format("/net/{}", i), "net", config.net[i]));
+  devices.push_back(device<RngEnd>("/rng", "", config.rng));
+  return devices;
+}
+
+Status allot_places(api::VmConfig& config) {
+  const std::vector<ConfiguredDevice> devices = configured_devices(config);
+  std::array<std::string, kSlots> owners{"the host bridge"};
+  VMMD_TRY(claim_slots(devices, owners));
+  std::set<std::string> ids;
+  for (const ConfiguredDevice& device : devices) ids.insert(device.pci->id.value_or(""));
+  for (const ConfiguredDevice& device : devices) {
+    if (!device.pci->id && !device.id_prefix.empty()) {
+      device.pci->id = free_id(device.id_prefix, ids);
+      ids.insert(*device.pci->id);
+    }
+    if (device.pci->pci_device_id) continue;
+    unsigned slot = 1;
+    while (slot < kSlots && !owners.at(slot).empty()) ++slot;
+    if (slot == kSlots) {
+      return fail(ErrorCode::Conflict, "{}: there is no room for more than {} PCI devices", device.pointer,
+                  kSlots - 1);
+    }
+    device.pci->pci_device_id = static_cast<std::uint8_t>(slot);
+    owners.at(slot) = device.pointer;
+  }
+  return {};
+}
+
+}  // namespace vmmd::vm

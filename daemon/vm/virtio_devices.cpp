@@ -1,0 +1,91 @@
+#include "daemon/vm/virtio_devices.h"
+
+#include <chrono>
+#include <condition_variable>
+#include <latch>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include <fmt/ranges.h>
+
+namespace vmmd::vm {
+
+namespace {
+
+/// As long as a disk may take for what it has begun.
+constexpr std::chrono::seconds kDrainLimit{10};
+
+/// Shared with the loops: a device that comes too late still finds it.
+struct Drain {
+  explicit Drain(std::size_t devices) : done(devices) {}
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<bool> done;
+  std::size_t count = 0;
+};
+
+}  // namespace
+
+VirtioDevices::~VirtioDevices() {
+  const auto gone = std::make_shared<std::latch>(static_cast<std::ptrdiff_t>(places_.size()));
+  for (Place& place : places_) {
+    static_cast<void>(root_.remove_device(place.slot));
+    place.model->loop().post([&place, gone] {
+      place.transport.reset();
+      place.model.reset();
+      gone->count_down();
+    });
+  }
+  gone->wait();
+}
+
+Status VirtioDevices::add(unsigned slot, std::unique_ptr<devices::VirtioDevice> model,
+                          devices::VirtioPci::Glue glue) {
+  VMMD_ASSIGN(auto transport, devices::VirtioPci::create(*model, std::move(glue)));
+  VMMD_TRY(root_.add_device(slot, transport.get()));
+  places_.push_back({slot, std::move(model), std::move(transport)});
+  return {};
+}
+
+Status VirtioDevices::pause() {
+  const auto drain = std::make_shared<Drain>(places_.size());
+  for (std::size_t i = 0; i < places_.size(); ++i) {
+    places_[i].transport->pause([drain, i] {
+      const std::lock_guard lock(drain->mutex);
+      drain->done[i] = true;
+      if (++drain->count == drain->done.size()) drain->changed.notify_one();
+    });
+  }
+  std::unique_lock lock(drain->mutex);
+  if (drain->changed.wait_for(lock, kDrainLimit, [&] { return drain->count == places_.size(); })) return {};
+  std::vector<std::string> late;
+  for (std::size_t i = 0; i < places_.size(); ++i) {
+    if (!drain->done[i]) late.emplace_back(places_[i].model->unit_name());
+  }
+  lock.unlock();
+  resume();
+  return fail(ErrorCode::Internal, "{} did not complete what is in flight within {} s: {}",
+              late.size() == 1 ? "a device" : "devices", kDrainLimit.count(), fmt::join(late, ", "));
+}
+
+void VirtioDevices::resume() {
+  for (const Place& place : places_) place.transport->resume();
+}
+
+std::vector<devices::StateUnit*> VirtioDevices::units() const {
+  std::vector<devices::StateUnit*> units;
+  for (const Place& place : places_) {
+    units.push_back(place.model.get());
+    units.push_back(place.transport.get());
+  }
+  return units;
+}
+
+std::vector<unsigned> VirtioDevices::slots() const {
+  std::vector<unsigned> slots;
+  for (const Place& place : places_) slots.push_back(place.slot);
+  return slots;
+}
+
+}  // namespace vmmd::vm

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/result.h"
+#include "devices/pci/pci_root.h"
+#include "devices/virtio/device.h"
+#include "devices/virtio/pci_transport.h"
+
+namespace vmmd::vm {
+
+/// The virtio devices of a machine, each with its transport at its place on the PCI bus. Belongs to the VM
+/// thread; what it starts runs on the devices' loops.
+class VirtioDevices {
+ public:
+  /// `root` outlives this.
+  explicit VirtioDevices(devices::PciRoot& root) : root_(root) {}
+  /// pause() has succeeded since the last resume(), and no vCPU exists. Each device goes on its own loop.
+  ~VirtioDevices();
+  VirtioDevices(const VirtioDevices&) = delete;
+  VirtioDevices& operator=(const VirtioDevices&) = delete;
+
+  /// Paused. `glue` outlives this.
+  Status add(unsigned slot, std::unique_ptr<devices::VirtioDevice> model, devices::VirtioPci::Glue glue);
+
+  /// Returns when every request in flight is complete and no device touches RAM; all devices stop side by
+  /// side. Internal, naming the devices, if one takes longer than kDrainLimit; the devices then run on.
+  Status pause();
+  void resume();
+
+  /// A device before its transport, as they are restored.
+  [[nodiscard]] std::vector<devices::StateUnit*> units() const;
+  /// PCI device numbers.
+  [[nodiscard]] std::vector<unsigned> slots() const;
+
+ private:
+  struct Place {
+    unsigned slot = 0;
+    std::unique_ptr<devices::VirtioDevice> model;
+    std::unique_ptr<devices::VirtioPci> transport;
+  };
+  devices::PciRoot& root_;
+  std::vector<Place> places_;
+};
+
+}  // namespace vmmd::vm
