@@ -24,6 +24,7 @@
 #include "devices/chipset/serial16550.h"
 #include "devices/chipset/vmgenid.h"
 #include "devices/device_events.h"
+#include "devices/memory_reclaim.h"
 #include "devices/pci/intx.h"
 #include "devices/pci/pci_root.h"
 
@@ -47,6 +48,7 @@ class Chipset {
     devices::Clock& clock;
     devices::PowerSink& power;
     devices::DeviceEvents& events;
+    devices::MemoryReclaim& reclaim;
   };
   static Result<std::unique_ptr<Chipset>> build(const api::VmConfig& config, const Surroundings& around);
   /// Whether the devices that `config` asks for find room on the buses: at vm.create, before any exists.

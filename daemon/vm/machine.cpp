@@ -78,6 +78,7 @@ Machine::Machine(std::shared_ptr<const kvm::Kvm> kvm, kvm::VmFd vm, memory::Gues
       memory_(ram_.regions()),
       host_(host),
       clock_(host.loop()),
+      reclaim_(ram_),
       power_(listener) {}
 
 Machine::~Machine() {
@@ -104,8 +105,9 @@ Result<std::unique_ptr<Machine>> Machine::create(std::shared_ptr<const kvm::Kvm>
   std::unique_ptr<Machine> machine(
       new Machine(std::move(kvm), std::move(vm), std::move(ram), host, listener));
   VMMD_TRY(machine->set_up_memory());
-  VMMD_ASSIGN(machine->chipset_, Chipset::build(config, {machine->vm_, machine->memory_, machine->ram_, host,
-                                                         machine->clock_, machine->power_, listener}));
+  VMMD_ASSIGN(machine->chipset_,
+              Chipset::build(config, {machine->vm_, machine->memory_, machine->ram_, host, machine->clock_,
+                                      machine->power_, listener, machine->reclaim_}));
   VMMD_TRY(machine->create_vcpus(config, listener));
   machine->time_ = std::make_unique<TimeUnit>(machine->vm_, machine->clock_, machine->vcpus_);
   return machine;

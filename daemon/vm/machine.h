@@ -10,6 +10,7 @@
 #include "daemon/kvm/vm_fd.h"
 #include "daemon/loop/vm_clock.h"
 #include "daemon/memory/guest_ram.h"
+#include "daemon/memory/ram_reclaim.h"
 #include "daemon/vm/chipset.h"
 #include "daemon/vm/time_unit.h"
 #include "daemon/vm/vcpu.h"
@@ -102,6 +103,7 @@ class Machine {
   devices::GuestMemory memory_;
   HostSide& host_;
   loop::VmClock clock_;
+  memory::RamReclaim reclaim_;
   PowerLatch power_;
   std::unique_ptr<Chipset> chipset_;
   std::unique_ptr<Vcpu::Shared> shared_;
