@@ -1,7 +1,9 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 
+#include "api/config.h"
 #include "base/result.h"
 #include "devices/chipset/power.h"
 #include "devices/clock.h"
@@ -31,6 +33,10 @@ class HostEnd {
   virtual ~HostEnd() = default;
   /// The model for a new machine; the one for the machine before is gone. On the VM thread.
   virtual Result<std::unique_ptr<devices::VirtioDevice>> make_device(const DeviceGlue& glue) = 0;
+  /// Puts what only the open end knows into the configuration that vm.info shows: a pty's path.
+  virtual void describe(api::VmConfig& shown) const { static_cast<void>(shown); }
+  /// Lets what the guest has written reach the host, for a bounded time. The model is stopped.
+  virtual void drain(std::chrono::milliseconds limit) { static_cast<void>(limit); }
 };
 
 }  // namespace vmmd::vm

@@ -43,7 +43,8 @@ VirtioBalloon::VirtioBalloon(const Config& config, EventLoop& loop, MemoryReclai
 }
 
 void VirtioBalloon::resize(std::uint64_t bytes) {
-  state_.target_pages = pages_of(bytes, ram_pages_);
+  const std::uint32_t pages = pages_of(bytes, ram_pages_);
+  if (state_.target_pages.exchange(pages) == pages) return;
   state_.announce = true;
   anchor_->loop.post([weak = std::weak_ptr(anchor_)] {
     if (const auto anchor = weak.lock()) anchor->device.announce();
