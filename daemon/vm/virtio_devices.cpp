@@ -1,6 +1,5 @@
 #include "daemon/vm/virtio_devices.h"
 
-#include <chrono>
 #include <condition_variable>
 #include <latch>
 #include <mutex>
@@ -12,9 +11,6 @@
 namespace vmmd::vm {
 
 namespace {
-
-/// As long as a disk may take for what it has begun.
-constexpr std::chrono::seconds kDrainLimit{10};
 
 /// Shared with the loops: a device that comes too late still finds it.
 struct Drain {
@@ -58,15 +54,15 @@ Status VirtioDevices::pause() {
     });
   }
   std::unique_lock lock(drain->mutex);
-  if (drain->changed.wait_for(lock, kDrainLimit, [&] { return drain->count == places_.size(); })) return {};
+  if (drain->changed.wait_for(lock, drain_limit_, [&] { return drain->count == places_.size(); })) return {};
   std::vector<std::string> late;
   for (std::size_t i = 0; i < places_.size(); ++i) {
     if (!drain->done[i]) late.emplace_back(places_[i].model->unit_name());
   }
   lock.unlock();
   resume();
-  return fail(ErrorCode::Internal, "{} did not complete what is in flight within {} s: {}",
-              late.size() == 1 ? "a device" : "devices", kDrainLimit.count(), fmt::join(late, ", "));
+  return fail(ErrorCode::Internal, "{} did not complete what is in flight within {} ms: {}",
+              late.size() == 1 ? "a device" : "devices", drain_limit_.count(), fmt::join(late, ", "));
 }
 
 void VirtioDevices::resume() {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -14,8 +15,11 @@ namespace vmmd::vm {
 /// thread; what it starts runs on the devices' loops.
 class VirtioDevices {
  public:
+  /// As long as a disk may take for what it has begun.
+  static constexpr std::chrono::seconds kDrainLimit{10};
   /// `root` outlives this.
-  explicit VirtioDevices(devices::PciRoot& root) : root_(root) {}
+  explicit VirtioDevices(devices::PciRoot& root, std::chrono::milliseconds drain_limit = kDrainLimit)
+      : root_(root), drain_limit_(drain_limit) {}
   /// pause() has succeeded since the last resume(), and no vCPU exists. Each device goes on its own loop.
   ~VirtioDevices();
   VirtioDevices(const VirtioDevices&) = delete;
@@ -25,7 +29,7 @@ class VirtioDevices {
   Status add(unsigned slot, std::unique_ptr<devices::VirtioDevice> model, devices::VirtioPci::Glue glue);
 
   /// Returns when every request in flight is complete and no device touches RAM; all devices stop side by
-  /// side. Internal, naming the devices, if one takes longer than kDrainLimit; the devices then run on.
+  /// side. Internal, naming the devices, if one takes longer than the limit; the devices then run on.
   Status pause();
   void resume();
 
@@ -41,6 +45,7 @@ class VirtioDevices {
     std::unique_ptr<devices::VirtioPci> transport;
   };
   devices::PciRoot& root_;
+  const std::chrono::milliseconds drain_limit_;
   std::vector<Place> places_;
 };
 
