@@ -7,18 +7,25 @@ static u64 word_at(u64 offset, u64 seed) {
   return x ^ x >> 29;
 }
 
-static void pattern(bool write, u64* words, u64 size, u64 seed) {
+void fill_pattern(u64* words, u64 size, u64 seed) {
+  for (u64 i = 0; i < size / 8; i++) words[i] = word_at(i * 8, seed);
+}
+
+void check_pattern(const u64* words, u64 size, u64 seed) {
   u64 digest = seed;
   for (u64 i = 0; i < size / 8; i++) {
-    u64 expected = word_at(i * 8, seed);
-    if (write) words[i] = expected;
-    if (words[i] != expected) {
+    if (words[i] != word_at(i * 8, seed)) {
       print("bad %x\n", i * 8);
       return;
     }
     digest = (digest << 5 | digest >> 59) ^ words[i];
   }
   print("ok %x\n", digest);
+}
+
+static void pattern(bool write, u64* words, u64 size, u64 seed) {
+  if (write) fill_pattern(words, size, seed);
+  check_pattern(words, size, seed);
 }
 
 static bool is_error(const void* address) {
@@ -214,6 +221,8 @@ void run_command(struct agent* agent, char* line) {
     put(line);
   } else if (same(word, "dmesg")) {
     dmesg(next_word(&line));
+  } else if (same(word, "vsock")) {
+    vsock(line);
   } else if (same(word, "poweroff")) {
     power_off();
   } else if (same(word, "reboot")) {

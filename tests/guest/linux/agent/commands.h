@@ -1,15 +1,27 @@
+// clang-format off
 // The agent's commands, each answered by lines on the same terminal:
 //   echo TEXT                      echo TEXT
 //   count                          count N                (of the tick counter)
 //   tick MS                        tick N, every MS milliseconds; 0 stops
-//   mem write|check SEED MIB       ok DIGEST | bad OFFSET  (anonymous memory)
-//   phys write|check SEED AT MIB   the same at a physical address in MiB (/dev/mem: RAM kept out with
-//   memmap=) time                           time realtime S monotonic S boottime S rtc rtc YYYY-MM-DD
-//   HH:MM:SS random                         random HEX             (16 bytes of getrandom) cpus cpus N,
-//   having run on each of them uptime                         uptime S sleep-timer MS                 slept
-//   MICROSECONDS cat PATH                       the first 4 KiB of a file, then a line "end" put PATH TEXT
-//   put BYTES              (into an existing file) dmesg WORD                     kernel messages with WORD
-//   in them, 40 at most, then a line "end" poweroff, reboot
+//   mem write|check SEED MIB       ok DIGEST | bad OFFSET (anonymous memory)
+//   phys write|check SEED AT MIB   the same at a physical address in MiB (/dev/mem: RAM kept out with memmap=)
+//   time                           time realtime S monotonic S boottime S
+//   rtc                            rtc YYYY-MM-DD HH:MM:SS
+//   random                         random HEX             (16 bytes of getrandom)
+//   cpus                           cpus N, having run on each of them
+//   uptime                         uptime S
+//   sleep-timer MS                 slept MICROSECONDS
+//   cat PATH                       the first 4 KiB of a file, then a line "end"
+//   put PATH TEXT                  put BYTES              (into an existing file)
+//   dmesg WORD                     kernel messages with WORD in them, 40 at most, then a line "end"
+//   vsock listen|connect PORT      vsock listening | vsock connected; of all these: vsock: error ERRNO
+//   vsock accept|shut|close        vsock accepted | vsock shut | vsock closed
+//   vsock read                     vsock read TEXT | vsock end
+//   vsock write TEXT               vsock written
+//   vsock send|receive SEED KIB    ok DIGEST | bad OFFSET (as mem)
+//   vsock cid                      vsock cid N
+//   poweroff, reboot
+// clang-format on
 #pragma once
 
 #include "sys.h"
@@ -22,3 +34,9 @@ struct agent {
 void run_command(struct agent* agent, char* line);
 void set_tick(struct agent* agent, u64 milliseconds);
 void power_off(void);
+
+void vsock(char* line);
+
+// Words that tell from which offset and seed they are. check_pattern() prints "ok DIGEST" or "bad OFFSET".
+void fill_pattern(u64* words, u64 size, u64 seed);
+void check_pattern(const u64* words, u64 size, u64 seed);
