@@ -19,7 +19,7 @@ namespace {
 using nlohmann::json;
 
 // JSON pointers of what may differ between a VM and its clone; '*' stands for one component.
-constexpr std::array<std::string_view, 31> kHostSide{
+constexpr std::array<std::string_view, 32> kHostSide{
     "/cpus/affinity",
     "/cpus/core_scheduling",
     "/memory/file",
@@ -48,6 +48,7 @@ constexpr std::array<std::string_view, 31> kHostSide{
     "/net/*/mask",
     "/net/*/mac",
     "/net/*/host_mac",
+    "/pmem/*/file",
     "/vsock/cid",
     "/vsock/socket",
     "/rng/src",

@@ -40,7 +40,6 @@ constexpr auto kUnbuilt = std::to_array<Unbuilt>({
     {"/balloon", "virtio-balloon", [](const VmConfig& c) { return c.balloon.has_value(); }},
     {"/fs", "virtio-fs", [](const VmConfig& c) { return !c.fs.empty(); }},
     {"/generic_vhost_user", "vhost-user", [](const VmConfig& c) { return !c.generic_vhost_user.empty(); }},
-    {"/pmem", "virtio-pmem", [](const VmConfig& c) { return !c.pmem.empty(); }},
     {"/console", "virtio-console",
      [](const VmConfig& c) {
        return c.console.mode != ConsoleMode::Off && c.console.mode != ConsoleMode::Null;
@@ -48,7 +47,6 @@ constexpr auto kUnbuilt = std::to_array<Unbuilt>({
     {"/devices", "VFIO", [](const VmConfig& c) { return !c.devices.empty(); }},
     {"/user_devices", "vfio-user", [](const VmConfig& c) { return !c.user_devices.empty(); }},
     {"/vdpa", "vDPA", [](const VmConfig& c) { return !c.vdpa.empty(); }},
-    {"/vsock", "virtio-vsock", [](const VmConfig& c) { return c.vsock.has_value(); }},
     {"/numa", "NUMA", [](const VmConfig& c) { return !c.numa.empty(); }},
     {"/iommu", "virtio-iommu", [](const VmConfig& c) { return c.iommu; }},
     {"/watchdog", "virtio-watchdog", [](const VmConfig& c) { return c.watchdog; }},

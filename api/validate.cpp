@@ -14,6 +14,7 @@
 #include "api/unbuilt.h"
 #include "api/validate_devices.h"
 #include "api/validate_networks.h"
+#include "api/validate_pmem.h"
 
 namespace vmmd::api {
 
@@ -180,6 +181,8 @@ Status validate(const VmConfig& config, ValidateFor purpose) {
   check_device_ids(config, findings);
   check_shared_paths(config, findings);
   check_networks(config, findings);
+  check_pmem(config, findings);
+  check_vsock(config, findings);
   find_unbuilt(config, findings);
   return std::move(findings).status();
 }

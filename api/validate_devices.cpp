@@ -139,6 +139,13 @@ void check_device_ids(const VmConfig& config, Findings& findings) {
   fields(visitor, config);
 }
 
+void check_vsock(const VmConfig& config, Findings& findings) {
+  if (!config.vsock) return;
+  if (const Status usable = check_socket_path(config.vsock->socket); !usable) {
+    findings.add(ErrorCode::BadRequest, "/vsock/socket", "{}", usable.error().to_string());
+  }
+}
+
 void check_shared_paths(const VmConfig& config, Findings& findings) {
   PathUses uses(findings);
   uses.add("/payload/kernel", config.payload.kernel, /*written=*/false);
@@ -159,6 +166,7 @@ void check_shared_paths(const VmConfig& config, Findings& findings) {
   for (std::size_t i = 0; i < config.pmem.size(); ++i) {
     uses.add(fmt::format("/pmem/{}/file", i), config.pmem[i].file, !config.pmem[i].discard_writes);
   }
+  if (config.vsock) uses.add("/vsock/socket", config.vsock->socket, /*written=*/true);
 }
 
 }  // namespace vmmd::api

@@ -10,6 +10,7 @@
 #include "daemon/snapshot/restore.h"
 #include "daemon/vm/device_table.h"
 #include "daemon/vm/net_end.h"
+#include "daemon/vm/pmem_end.h"
 
 namespace vmmd::control {
 
@@ -89,6 +90,7 @@ Status VmControl::create(api::VmConfig config) {
   VMMD_TRY(vm::Chipset::check(config));
   VMMD_TRY(vm::allot_places(config));
   VMMD_TRY(vm::give_macs(config));
+  VMMD_TRY(vm::give_pmem_sizes(config));
   VMMD_ASSIGN(host_, vm::HostSide::open(config, vm::HostSide::Life::New));
   config_ = std::move(config);
   publish(VmState::Created);

@@ -13,6 +13,17 @@ constexpr std::uint64_t kLargestSlot = ((std::uint64_t{1} << 31) - 1) * kPageSiz
 std::uint64_t physical_limit(unsigned max_phys_bits) {
   return std::uint64_t{1} << std::min(max_phys_bits, 52U);
 }
+
+std::uint64_t align_up(std::uint64_t address, std::uint64_t alignment) {
+  return (address + alignment - 1) & ~(alignment - 1);
+}
+
+/// The first multiple of 1 GiB from `end` on and above RAM and 4 GiB.
+std::uint64_t above(const std::vector<RamRange>& ram, std::uint64_t end) {
+  const RamRange& last = ram.back();
+  return align_up(std::max({kHighRamStart, last.start.value + last.size, end}), std::uint64_t{1} << 30);
+}
+
 }  // namespace
 
 Result<std::vector<RamRange>> ram_layout(std::uint64_t size, unsigned max_phys_bits) {
@@ -37,11 +48,28 @@ Result<std::vector<RamRange>> ram_layout(std::uint64_t size, unsigned max_phys_b
   return ranges;
 }
 
-PciWindows pci_windows(const std::vector<RamRange>& ram, unsigned max_phys_bits) {
-  constexpr std::uint64_t kAlign = std::uint64_t{1} << 30;
-  const RamRange& last = ram.back();
-  const std::uint64_t ram_end = std::max(kHighRamStart, last.start.value + last.size);
-  const std::uint64_t start = (ram_end + kAlign - 1) & ~(kAlign - 1);
+Result<std::vector<std::uint64_t>> place_above_ram(const std::vector<RamRange>& ram,
+                                                   const std::vector<std::uint64_t>& sizes,
+                                                   unsigned max_phys_bits) {
+  constexpr std::uint64_t kAlign = std::uint64_t{2} << 20;
+  const std::uint64_t limit = physical_limit(max_phys_bits);
+  std::uint64_t next = above(ram, 0);
+  std::vector<std::uint64_t> starts;
+  for (const std::uint64_t size : sizes) {
+    if (next > limit || size > limit - next) {
+      return fail(ErrorCode::BadRequest,
+                  "{} bytes of persistent memory do not fit above RAM and below 2^{}, the CPU's physical "
+                  "address limit",
+                  size, max_phys_bits);
+    }
+    starts.push_back(next);
+    next = align_up(next + size, kAlign);
+  }
+  return starts;
+}
+
+PciWindows pci_windows(const std::vector<RamRange>& ram, unsigned max_phys_bits, std::uint64_t memory_end) {
+  const std::uint64_t start = above(ram, memory_end);
   const std::uint64_t end = physical_limit(max_phys_bits);
   return {{kMmio32Start, kMmio32Size}, {start, start < end ? end - start : 0}};
 }

@@ -72,6 +72,13 @@ struct RamRange {
 /// 2^max_phys_bits.
 Result<std::vector<RamRange>> ram_layout(std::uint64_t size, unsigned max_phys_bits);
 
+/// Guest physical addresses for memory that is not RAM (pmem), of the given sizes in bytes: one after the
+/// other from the first multiple of 1 GiB above RAM and 4 GiB on, each at a multiple of 2 MiB. BadRequest if
+/// it does not end below 2^max_phys_bits.
+Result<std::vector<std::uint64_t>> place_above_ram(const std::vector<RamRange>& ram,
+                                                   const std::vector<std::uint64_t>& sizes,
+                                                   unsigned max_phys_bits);
+
 /// A range of guest physical addresses; empty if `size` is 0.
 struct AddressRange {
   std::uint64_t start = 0;
@@ -81,8 +88,10 @@ struct AddressRange {
 /// Where PCI BARs may lie: what the root's _CRS says, and what the root maps.
 struct PciWindows {
   AddressRange low;   // below 4 GiB
-  AddressRange high;  // above RAM and 4 GiB, from a multiple of 1 GiB to 2^max_phys_bits; may be empty
+  AddressRange high;  // above all memory and 4 GiB, from a multiple of 1 GiB to 2^max_phys_bits; may be empty
 };
-[[nodiscard]] PciWindows pci_windows(const std::vector<RamRange>& ram, unsigned max_phys_bits);
+/// `memory_end`: of what place_above_ram() placed; 0 if nothing.
+[[nodiscard]] PciWindows pci_windows(const std::vector<RamRange>& ram, unsigned max_phys_bits,
+                                     std::uint64_t memory_end = 0);
 
 }  // namespace vmmd::memory

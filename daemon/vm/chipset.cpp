@@ -115,7 +115,8 @@ Status Chipset::add_consoles(const api::VmConfig& config, HostSide& host) {
 Status Chipset::add_virtio(const api::VmConfig& config, const Surroundings& around) {
   const DeviceGlue device_glue{around.memory, around.clock,   around.host.loop(),
                                around.events, around.reclaim, around.power};
-  const memory::PciWindows windows = memory::pci_windows(around.ram.layout(), config.cpus.max_phys_bits);
+  const memory::PciWindows windows =
+      memory::pci_windows(around.ram.layout(), config.cpus.max_phys_bits, around.host.memory_end());
   devices::VirtioPci::Glue glue{.memory = &around.memory,
                                 .msi = &msi_,
                                 .line = nullptr,

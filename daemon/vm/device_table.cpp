@@ -6,7 +6,9 @@
 #include <fmt/format.h>
 
 #include "daemon/vm/net_end.h"
+#include "daemon/vm/pmem_end.h"
 #include "daemon/vm/rng_end.h"
+#include "daemon/vm/vsock_end.h"
 #include "devices/pci/pci_root.h"
 
 namespace vmmd::vm {
@@ -51,7 +53,12 @@ std::vector<ConfiguredDevice> configured_devices(api::VmConfig& config) {
   std::vector<ConfiguredDevice> devices;
   for (std::size_t i = 0; i < config.net.size(); ++i)
     devices.push_back(device<NetEnd>(fmt::format("/net/{}", i), "net", config.net[i]));
+  for (std::size_t i = 0; i < config.pmem.size(); ++i) {
+    devices.push_back({fmt::format("/pmem/{}", i), "pmem", &config.pmem[i].pci,
+                       [&config, i](const HostGlue&) { return PmemEnd::open(config, i); }});
+  }
   devices.push_back(device<RngEnd>("/rng", "", config.rng));
+  if (config.vsock) devices.push_back(device<VsockEnd>("/vsock", "", *config.vsock));
   return devices;
 }
 

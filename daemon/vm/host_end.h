@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <vector>
 
 #include "api/config.h"
 #include "base/result.h"
@@ -37,6 +38,9 @@ class HostEnd {
   virtual void describe(api::VmConfig& shown) const { static_cast<void>(shown); }
   /// Lets what the guest has written reach the host, for a bounded time. The model is stopped.
   virtual void drain(std::chrono::milliseconds limit) { static_cast<void>(limit); }
+  /// Memory that the guest sees above its RAM (memory::place_above_ram()), as KVM maps it; constant. No
+  /// device reads or writes it, and no snapshot holds it.
+  [[nodiscard]] virtual std::vector<devices::GuestRegion> memory() const { return {}; }
 };
 
 }  // namespace vmmd::vm

@@ -1,5 +1,6 @@
 #include "daemon/vm/host_side.h"
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <utility>
@@ -61,6 +62,15 @@ Status HostSide::open_devices(api::VmConfig config, Life life) {
     devices_.push_back({*device.pci->pci_device_id, std::move(*end)});
   }
   return {};
+}
+
+std::uint64_t HostSide::memory_end() const {
+  std::uint64_t end = 0;
+  for (const Device& device : devices_) {
+    for (const devices::GuestRegion& region : device.end->memory())
+      end = std::max(end, region.start.value + region.size);
+  }
+  return end;
 }
 
 void HostSide::drain_output() {

@@ -36,6 +36,9 @@ class HostSide {
   };
   [[nodiscard]] const std::vector<Device>& devices() const { return devices_; }
 
+  /// The end of what memory devices show the guest above its RAM; 0 if none does.
+  [[nodiscard]] std::uint64_t memory_end() const;
+
   /// Lets what the guest has written reach the host, for a bounded time.
   void drain_output();
 

@@ -117,6 +117,10 @@ Status Machine::set_up_memory() const {
   unsigned slot = 0;
   for (const devices::GuestRegion& region : memory_.regions())
     VMMD_TRY(vm_.set_memory_region(slot++, region));
+  for (const auto& device : host_.devices()) {
+    for (const devices::GuestRegion& region : device.end->memory())
+      VMMD_TRY(vm_.set_memory_region(slot++, region));
+  }
   return {};
 }
 
@@ -151,6 +155,7 @@ Status Machine::boot(const api::VmConfig& config) {
   x86::AcpiConfig acpi;
   for (unsigned i = 0; i < model.vcpus; ++i) acpi.apic_ids.push_back(x86::apic_id_of(i, model));
   acpi.ram = ram_.layout();
+  acpi.memory_end = host_.memory_end();
   acpi.max_phys_bits = model.max_phys_bits;
   acpi.serial = chipset_->has_serial();
   acpi.rtc = true;

@@ -80,9 +80,7 @@ def test_what_is_no_configuration_is_400(daemon, body):
 @pytest.mark.parametrize("field,value", [
     ("disks", [{"path": "/dev/null"}]),
     ("net", [{"tap": "tap0"}]),
-    ("vsock", {"cid": 3, "socket": "/tmp/vsock"}),
     ("balloon", {"size": 1 << 20}),
-    ("pmem", [{"file": "/dev/null"}]),
     ("watchdog", True),
     ("devices", [{"path": "/sys/bus/pci/devices/0000:00:00.0"}]),
 ])

@@ -106,7 +106,7 @@ Bytes interrupt_routes(const std::vector<unsigned>& slots) {
 
 Bytes pci_root(const AcpiConfig& config) {
   constexpr std::uint16_t kConfigPorts = memory::kPciConfigPort;  // eight ports: not for BARs
-  const auto [low, high] = memory::pci_windows(config.ram, config.max_phys_bits);
+  const auto [low, high] = memory::pci_windows(config.ram, config.max_phys_bits, config.memory_end);
   std::vector<Bytes> windows{aml::bus_range(0, config.pci_last_bus), aml::io_window(0, kConfigPorts - 1),
                              aml::io_window(kConfigPorts + 8, 0xFFFF),
                              aml::memory_window32(static_cast<std::uint32_t>(low.start),

@@ -25,6 +25,7 @@ inline constexpr devices::GuestAddress kVmGenIdAddress{memory::kHighMemoryStart 
 struct AcpiConfig {
   std::vector<std::uint32_t> apic_ids;  // of vCPU 0, 1, ...: see apic_id_of()
   std::vector<memory::RamRange> ram;    // for where 64-bit PCI BARs start
+  std::uint64_t memory_end = 0;         // of other memory above it, or 0
   unsigned max_phys_bits = 46;          // and end: below 2^max_phys_bits
   bool serial = false;                  // COM1
   bool rtc = false;                     // CMOS RTC

@@ -35,3 +35,23 @@ TEST_CASE("sizes that cannot be are refused") {
   CHECK(ram_layout(60 * kGiB, 36));
   CHECK_FALSE(ram_layout(~std::uint64_t{4095}, 52));
 }
+
+TEST_CASE("other memory lies above RAM, and PCI BARs above both") {
+  constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+  const auto ram = ram_layout(5 * kGiB, 46);
+  REQUIRE(ram);
+  const auto starts = place_above_ram(*ram, {3 * kMiB, 2 * kMiB, kGiB}, 46);
+  REQUIRE(starts);
+  CHECK(*starts == std::vector<std::uint64_t>{6 * kGiB, 6 * kGiB + 4 * kMiB, 6 * kGiB + 6 * kMiB});
+  CHECK(pci_windows(*ram, 46, starts->back() + kGiB).high.start == 8 * kGiB);
+  CHECK(place_above_ram(*ram, {}, 46)->empty());
+}
+
+TEST_CASE("other memory that does not fit below the CPU's limit is refused") {
+  const auto ram = ram_layout(5 * kGiB, 36);
+  REQUIRE(ram);
+  CHECK(place_above_ram(*ram, {58 * kGiB}, 36));
+  CHECK_FALSE(place_above_ram(*ram, {58 * kGiB + 4096}, 36));
+  CHECK_FALSE(place_above_ram(*ram, {58 * kGiB, 4096}, 36));
+  CHECK_FALSE(place_above_ram(*ram, {~std::uint64_t{0}}, 52));
+}
