@@ -156,6 +156,27 @@ static void put(char* line) {
     print("put %u\n", (u64)n);
 }
 
+static void file(char* line) {
+  bool write = same(next_word(&line), "write");
+  const char* path = next_word(&line);
+  u64 seed = next_number(&line), at = next_number(&line) << 10, size = next_number(&line) << 10;
+  u64* words = map(size, kPrivate | kAnonymous, -1, 0);
+  int fd = open_file(path, write ? kWriteOnly : kReadOnly);
+  long n = fd;
+  if (write) fill_pattern(words, size, seed);
+  for (u64 done = 0; n >= 0 && done < size; done += (u64)n) {
+    n = SYS(write ? 18 : 17 /* pwrite64, pread64 */, fd, (u8*)words + done, size - done, at + done);
+    if (n == 0) n = -5;  // EIO: its end
+  }
+  if (n >= 0 && write) n = SYS(74 /* fsync */, fd, 0, 0, 0);
+  close_fd(fd);
+  if (n < 0)
+    print("file: error %u\n", (u64)-n);
+  else
+    check_pattern(words, size, seed);
+  unmap(words, size);
+}
+
 // A record of /dev/kmsg: "priority,sequence,microseconds,flags;message\n continuation lines".
 static void dmesg(const char* word) {
   char record[1024];
@@ -221,6 +242,8 @@ void run_command(struct agent* agent, char* line) {
     put(line);
   } else if (same(word, "dmesg")) {
     dmesg(next_word(&line));
+  } else if (same(word, "file")) {
+    file(line);
   } else if (same(word, "vsock")) {
     vsock(line);
   } else if (same(word, "poweroff")) {

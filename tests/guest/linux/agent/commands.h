@@ -13,6 +13,8 @@
 //   sleep-timer MS                 slept MICROSECONDS
 //   cat PATH                       the first 4 KiB of a file, then a line "end"
 //   put PATH TEXT                  put BYTES              (into an existing file)
+//   hex PATH BYTES                 hex DIGITS | hex: error ERRNO (64 bytes at most)
+//   file write|check PATH SEED AT KIB   ok DIGEST | bad OFFSET | file: error ERRNO (AT in KiB; write ends with fsync)
 //   dmesg WORD                     kernel messages with WORD in them, 40 at most, then a line "end"
 //   vsock listen|connect PORT      vsock listening | vsock connected; of all these: vsock: error ERRNO
 //   vsock accept|shut|close        vsock accepted | vsock shut | vsock closed
