@@ -51,6 +51,25 @@ void fields(V& v, const JobStatus& c) {
 }
 
 template <class V>
+void fields(V& v, const GuestRange& c) {
+  v("guest_address", c.guest_address);
+  v("length", c.length);
+}
+
+constexpr auto enum_names(MemoryCheck::State) {
+  using enum MemoryCheck::State;
+  return std::to_array<EnumName<MemoryCheck::State>>(
+      {{"running", Running}, {"intact", Intact}, {"damaged", Damaged}, {"failed", Failed}});
+}
+
+template <class V>
+void fields(V& v, const MemoryCheck& c) {
+  v("state", c.state);
+  v("damaged_bytes", c.damaged_bytes);
+  v("damaged", c.damaged);
+}
+
+template <class V>
 void fields(V& v, const VmInfo& c) {
   v("config", c.config);
   v("state", c.state);
@@ -58,6 +77,7 @@ void fields(V& v, const VmInfo& c) {
   // Cloud Hypervisor's clients expect it; nothing of ours is hot-pluggable yet.
   v("device_tree", std::map<std::string, std::string>());
   v("jobs", c.jobs);
+  v("memory_check", c.memory_check);
 }
 
 template <class V>
@@ -65,6 +85,7 @@ void fields(V& v, const SnapshotResult& c) {
   v("snapshot_id", c.snapshot_id);
   v("mode", c.mode);
   v("memory_bytes_written", c.memory_bytes_written);
+  v("memory_digests", c.memory_digests);
 }
 
 std::string to_json(const PingResponse& ping) {

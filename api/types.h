@@ -25,12 +25,32 @@ struct JobStatus {
   double seconds = 0;
 };
 
+/// A range of guest memory.
+struct GuestRange {
+  std::uint64_t guest_address = 0;
+  std::uint64_t length = 0;  // bytes
+};
+
+/// How the memory of a VM restored with verify=lazy was found, which is checked while the VM runs.
+struct MemoryCheck {
+  enum class State : std::uint8_t {
+    Running,
+    Intact,
+    Damaged,  // the VM has been paused
+    Failed,   // not all could be checked
+  };
+  State state = State::Running;
+  std::uint64_t damaged_bytes = 0;
+  std::vector<GuestRange> damaged;  // the first of them
+};
+
 /// GET vm.info. Published by the VM thread as an immutable object; reading it never waits.
 struct VmInfo {
   VmConfig config;  // with every default filled in
   VmState state = VmState::Created;
   std::uint64_t memory_actual_size = 0;  // bytes
   std::vector<JobStatus> jobs;
+  std::optional<MemoryCheck> memory_check;  // of a restore with verify=lazy
 };
 
 /// GET vm.counters: device -> counter -> value.
@@ -54,6 +74,7 @@ struct SnapshotResult {
   std::string snapshot_id;  // UUID
   std::string mode;         // "copy", "link", "reflink"
   std::uint64_t memory_bytes_written = 0;
+  bool memory_digests = false;  // recorded; false: the job goes on and records them
 };
 
 /// PUT vm.restore. Cloud Hypervisor's fields plus ours.

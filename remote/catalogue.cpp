@@ -163,6 +163,29 @@ Status run_snapshot_verify(Session& session, const Command&, const Arguments& ar
               report.damaged.size());
 }
 
+Status run_snapshot_digest(Session& session, const Command&, const Arguments& arguments) {
+  VMMD_ASSIGN(const auto directory, directory_of(arguments));
+  VMMD_ASSIGN(auto opened, snapshot::open_snapshot(directory));
+  const bool had_them = opened.digests.valid();
+  VMMD_ASSIGN(Interrupts interrupts, Interrupts::take());
+  bool recorded = false;
+  {
+    ProgressBar bar("digest", session.shows_progress());
+    const auto progress = [&](std::uint64_t done, std::uint64_t total) {
+      bar.update(done, total);
+      return interrupts.next() == 0;
+    };
+    VMMD_ASSIGN(recorded, snapshot::record_memory_digests(opened, progress));
+  }
+  if (!recorded) return fail(ErrorCode::Conflict, "interrupted: {} is as it was", directory.native());
+  ordered_json result;
+  result["recorded"] = !had_them;
+  session.set_result(json_text(result));
+  session.print(had_them ? fmt::format("{} had its digests already", directory.native())
+                         : fmt::format("{} can be verified now", directory.native()));
+  return {};
+}
+
 Status run_snapshot_delete(Session& session, const Command&, const Arguments& arguments) {
   VMMD_ASSIGN(const auto directory, directory_of(arguments));
   static_cast<void>(session);

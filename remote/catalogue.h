@@ -10,6 +10,7 @@ Status run_snapshot_list(Session& session, const Command& command, const Argumen
 Status run_snapshot_info(Session& session, const Command& command, const Arguments& arguments);
 Status run_snapshot_check(Session& session, const Command& command, const Arguments& arguments);
 Status run_snapshot_verify(Session& session, const Command& command, const Arguments& arguments);
+Status run_snapshot_digest(Session& session, const Command& command, const Arguments& arguments);
 Status run_snapshot_delete(Session& session, const Command& command, const Arguments& arguments);
 Status run_snapshot_gc(Session& session, const Command& command, const Arguments& arguments);
 Status run_snapshot_seal(Session& session, const Command& command, const Arguments& arguments);

@@ -198,7 +198,7 @@ std::string details_text(const SnapshotDescription& snapshot) {
                         format_size(range.length()), range.file_offset()));
   }
   add("Digests:", manifest.memory_chunk_size() == 0
-                      ? "none of memory: verify is not possible"
+                      ? "none of memory yet: `snapshot digest` records them"
                       : fmt::format("of every {}", format_size(manifest.memory_chunk_size())));
   const auto& cpu = manifest.cpu();
   add("CPUs:", fmt::to_string(manifest.vp_count()));

@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "base/signals.h"
+
 namespace vmmd::control {
 
 CommandQueue::~CommandQueue() {
@@ -13,9 +15,8 @@ CommandQueue::~CommandQueue() {
 
 void CommandQueue::start() {
   // Signals are the API thread's business: the new thread, and all that it starts, block them.
-  sigset_t all;
+  const sigset_t all = all_but_faults();
   sigset_t before;
-  sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   thread_ = std::thread([this] { run(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);

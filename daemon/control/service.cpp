@@ -72,42 +72,37 @@ Status DaemonService::run(api::Command command) {
   return fail(ErrorCode::Internal, "unknown command");
 }
 
-std::shared_ptr<snapshot::Job> DaemonService::new_job(const char* kind) {
-  auto job = std::make_shared<snapshot::Job>(fmt::format("{}-{}", kind, next_job_.fetch_add(1)), kind);
-  board_.add_job(job);
-  return job;
+std::shared_ptr<snapshot::Job> DaemonService::new_job(const std::string& kind) {
+  return board_.start_job(fmt::format("{}-{}", kind, next_job_.fetch_add(1)), kind);
 }
 
+// A job is off the board when its last owner has let go of it: before its command is answered, unless part of
+// it goes on in the background.
 std::string DaemonService::snapshot(api::SnapshotRequest request, api::Done<api::SnapshotResult> done) {
   auto job = new_job("snapshot");
-  queue_.post([this, job, request = std::move(request), done = std::move(done)] {
-    auto result = control_.snapshot(request, *job);
-    board_.remove_job(job->id());
+  std::string id = job->id();
+  queue_.post([this, job = std::move(job), request = std::move(request), done = std::move(done)]() mutable {
+    auto result = control_.snapshot(request, std::move(job));
     if (!result) log_warning("vm.snapshot: {}", result.error().to_string());
     done(std::move(result));
   });
-  return job->id();
+  return id;
 }
 
 void DaemonService::restore(api::RestoreRequest request, api::Done<void> done) {
-  auto job = new_job("restore");
-  queue_.post([this, job, request = std::move(request), done = std::move(done)] {
-    auto result = control_.restore(request, *job);
-    board_.remove_job(job->id());
-    if (!result) log_warning("vm.restore: {}", result.error().to_string());
-    done(std::move(result));
-  });
+  queue_.post(
+      [this, job = new_job("restore"), request = std::move(request), done = std::move(done)]() mutable {
+        auto result = control_.restore(request, std::move(job));
+        if (!result) log_warning("vm.restore: {}", result.error().to_string());
+        done(std::move(result));
+      });
 }
 
 void DaemonService::cancel(std::string job_id, api::Done<void> done) {
-  const auto job = board_.find_job(job_id);
-  if (!job) {
-    done(fail(ErrorCode::NotFound, "there is no job {}", job_id));
-    return;
+  auto shared = std::make_shared<api::Done<void>>(std::move(done));
+  if (!board_.cancel_job(job_id, [shared] { (*shared)({}); })) {
+    (*shared)(fail(ErrorCode::NotFound, "there is no job {}", job_id));
   }
-  job->cancel();
-  // The VM thread runs one command at a time, so what is queued behind the job runs when the job has ended.
-  queue_.post([done = std::move(done)] { done({}); });
 }
 
 void DaemonService::shut_down() {

@@ -35,7 +35,7 @@ class DaemonService final : public api::Service {
 
  private:
   Status run(api::Command command);
-  std::shared_ptr<snapshot::Job> new_job(const char* kind);
+  std::shared_ptr<snapshot::Job> new_job(const std::string& kind);
 
   StatusBoard board_;
   std::function<void()> request_exit_;

@@ -14,33 +14,68 @@ void StatusBoard::set_machine(const vm::Machine* machine) {
   machine_ = machine;
 }
 
-void StatusBoard::add_job(std::shared_ptr<snapshot::Job> job) {
+std::shared_ptr<snapshot::Job> StatusBoard::start_job(std::string id, std::string kind) {
+  // NOLINTNEXTLINE(cppcoreguidelines-owning-memory): the deleter owns it
+  std::shared_ptr<snapshot::Job> job(new snapshot::Job(std::move(id), std::move(kind)),
+                                     [this](snapshot::Job* ended) {
+                                       const std::unique_ptr<snapshot::Job> owned(ended);
+                                       take_off(ended->id());
+                                     });
   const std::lock_guard lock(mutex_);
-  jobs_.emplace(job->id(), std::move(job));
+  jobs_[job->id()].job = job;
+  return job;
 }
 
-void StatusBoard::remove_job(const std::string& id) {
-  const std::lock_guard lock(mutex_);
-  jobs_.erase(id);
+void StatusBoard::take_off(const std::string& id) {
+  std::vector<std::function<void()>> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = jobs_.find(id);
+    if (found == jobs_.end()) return;
+    ended = std::move(found->second.ended);
+    jobs_.erase(found);
+  }
+  for (const auto& tell : ended) tell();
 }
 
-std::shared_ptr<snapshot::Job> StatusBoard::find_job(const std::string& id) const {
+bool StatusBoard::cancel_job(const std::string& id, std::function<void()> ended) {
+  std::shared_ptr<snapshot::Job> job;  // let go of after the lock: it may be the last
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = jobs_.find(id);
+    if (found == jobs_.end()) return false;
+    found->second.ended.push_back(std::move(ended));
+    job = found->second.job.lock();
+  }
+  if (job) job->cancel();
+  return true;
+}
+
+// To be let go of without the lock.
+std::vector<std::shared_ptr<snapshot::Job>> StatusBoard::jobs() const {
+  std::vector<std::shared_ptr<snapshot::Job>> jobs;
   const std::lock_guard lock(mutex_);
-  const auto found = jobs_.find(id);
-  return found == jobs_.end() ? nullptr : found->second;
+  for (const auto& [id, entry] : jobs_) {
+    if (auto job = entry.job.lock()) jobs.push_back(std::move(job));
+  }
+  return jobs;
 }
 
 void StatusBoard::cancel_all_jobs() {
-  const std::lock_guard lock(mutex_);
-  for (const auto& [id, job] : jobs_) job->cancel();
+  for (const auto& job : jobs()) job->cancel();
 }
 
 Result<std::shared_ptr<const api::VmInfo>> StatusBoard::info() const {
-  const std::lock_guard lock(mutex_);
-  if (!info_) return fail(ErrorCode::NotFound, "there is no VM; vm.create or vm.restore one first");
-  if (jobs_.empty()) return info_;
-  auto with_jobs = std::make_shared<api::VmInfo>(*info_);
-  for (const auto& [id, job] : jobs_) with_jobs->jobs.push_back(job->status());
+  std::shared_ptr<const api::VmInfo> info;
+  {
+    const std::lock_guard lock(mutex_);
+    info = info_;
+  }
+  if (!info) return fail(ErrorCode::NotFound, "there is no VM; vm.create or vm.restore one first");
+  const auto jobs = this->jobs();
+  if (jobs.empty()) return info;
+  auto with_jobs = std::make_shared<api::VmInfo>(*info);
+  for (const auto& job : jobs) with_jobs->jobs.push_back(job->status());
   return std::shared_ptr<const api::VmInfo>(std::move(with_jobs));
 }
 

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "api/types.h"
 #include "base/result.h"
@@ -21,18 +23,27 @@ class StatusBoard {
   /// By the VM thread: which machine to ask for counters; nullptr before it is destroyed.
   void set_machine(const vm::Machine* machine);
 
-  void add_job(std::shared_ptr<snapshot::Job> job);
-  void remove_job(const std::string& id);
-  [[nodiscard]] std::shared_ptr<snapshot::Job> find_job(const std::string& id) const;
+  /// A new job, on the board for as long as somebody owns it. The board outlives it.
+  [[nodiscard]] std::shared_ptr<snapshot::Job> start_job(std::string id, std::string kind);
+  /// Cancels it. False if there is none of that name; else `ended` is called once it is off the board, on the
+  /// thread that let go of it.
+  bool cancel_job(const std::string& id, std::function<void()> ended);
   void cancel_all_jobs();
 
   [[nodiscard]] Result<std::shared_ptr<const api::VmInfo>> info() const;
   [[nodiscard]] Result<api::Counters> counters() const;
 
  private:
+  struct Entry {
+    std::weak_ptr<snapshot::Job> job;
+    std::vector<std::function<void()>> ended;
+  };
+  [[nodiscard]] std::vector<std::shared_ptr<snapshot::Job>> jobs() const;
+  void take_off(const std::string& id);
+
   mutable std::mutex mutex_;
   std::shared_ptr<const api::VmInfo> info_;
-  std::map<std::string, std::shared_ptr<snapshot::Job>> jobs_;
+  std::map<std::string, Entry> jobs_;
   mutable std::mutex machine_mutex_;  // apart: counters() holds it while it asks the devices
   const vm::Machine* machine_ = nullptr;
 };

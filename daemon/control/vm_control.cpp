@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <future>
 #include <utility>
 
+#include "api/options.h"
 #include "daemon/log.h"
 #include "daemon/memory/layout.h"
 #include "daemon/snapshot/capture.h"
@@ -16,6 +18,12 @@ namespace vmmd::control {
 
 using api::VmState;
 using vm::Action;
+
+namespace {
+
+constexpr std::size_t kMostDamagedRanges = 64;  // in vm.info and in the event
+
+}  // namespace
 
 /// What the guest asks for, from vCPU threads to the VM thread; and what fails on the host, to whoever
 /// listens.
@@ -52,7 +60,11 @@ class VmControl::GuestSignals final : public vm::MachineListener {
 };
 
 VmControl::VmControl(api::EventBus& events, StatusBoard& board, CommandQueue& queue, Options options)
-    : events_(events), board_(board), queue_(queue), options_(std::move(options)) {}
+    : events_(events),
+      board_(board),
+      queue_(queue),
+      options_(std::move(options)),
+      background_(events, board) {}
 
 VmControl::~VmControl() = default;
 
@@ -73,6 +85,7 @@ void VmControl::publish(std::optional<VmState> state) {
   info->config = config_;
   info->state = *state;
   info->memory_actual_size = config_.memory.size;
+  info->memory_check = memory_check_;
   // As Cloud Hypervisor: the path of a pty is where the file's would be.
   if (config_.serial.mode == api::ConsoleMode::Pty && host_ && host_->serial() != nullptr) {
     info->config.serial.file = host_->serial()->path();
@@ -127,6 +140,7 @@ Status VmControl::start_machine() {
 }
 
 void VmControl::drop_machine() {
+  end_memory_check();
   board_.set_machine(nullptr);
   ++generation_;
   if (machine_) {
@@ -218,22 +232,23 @@ Status VmControl::nmi() {
   return machine_->inject_nmi();
 }
 
-Result<api::SnapshotResult> VmControl::snapshot(const api::SnapshotRequest& request, snapshot::Job& job) {
+Result<api::SnapshotResult> VmControl::snapshot(const api::SnapshotRequest& request,
+                                                std::shared_ptr<snapshot::Job> job) {
   VMMD_TRY(vm::check_action(request.pause ? Action::SnapshotWithPause : Action::Snapshot, state_));
-  VMMD_TRY(job.check());
+  VMMD_TRY(job->check());
   const bool was_running = state_ == VmState::Running;
   if (was_running) {
-    job.enter_phase("pause");
+    job->enter_phase("pause");
     VMMD_TRY(pause());
   }
-  report_progress(job);
-  events_.publish("vm", "snapshotting", {{"job", job.id()}, {"destination", request.destination_url}});
-  auto result = snapshot::take_snapshot(*machine_, config_, request, job);
+  report_progress(*job);
+  events_.publish("vm", "snapshotting", {{"job", job->id()}, {"destination", request.destination_url}});
+  auto result = snapshot::take_snapshot(*machine_, config_, request, *job, sync_);
   if (result) {
     events_.publish("vm", "snapshotted",
-                    {{"job", job.id()}, {"id", result->snapshot_id}, {"mode", result->mode}});
+                    {{"job", job->id()}, {"id", result->snapshot_id}, {"mode", result->mode}});
   } else {
-    events_.publish("vm", "snapshot-failed", {{"job", job.id()}, {"error", result.error().to_string()}});
+    events_.publish("vm", "snapshot-failed", {{"job", job->id()}, {"error", result.error().to_string()}});
   }
   // A failure gives the state back that was found; success the one that was asked for.
   if (result ? request.resume : was_running) {
@@ -241,7 +256,18 @@ Result<api::SnapshotResult> VmControl::snapshot(const api::SnapshotRequest& requ
       return wrap(std::move(resumed).error(), "the VM stays paused after vm.snapshot");
     }
   }
+  if (result && !result->memory_digests) record_digests(std::move(job), request.destination_url);
   return result;
+}
+
+// Opened right away: whoever gets the answer may give the directory another name.
+void VmControl::record_digests(std::shared_ptr<snapshot::Job> job, const std::string& destination_url) {
+  auto path = api::path_from_file_url(destination_url);
+  auto opened = path ? snapshot::open_snapshot(*path) : tl::make_unexpected(std::move(path).error());
+  if (opened) return background_.record_digests(std::move(job), std::move(*opened));
+  log_warning("no digests of memory for {}: {}", destination_url, opened.error().to_string());
+  events_.publish("vm", "digests-not-recorded",
+                  {{"job", job->id()}, {"path", destination_url}, {"error", opened.error().to_string()}});
 }
 
 void VmControl::report_progress(snapshot::Job& job) {
@@ -256,29 +282,90 @@ void VmControl::report_progress(snapshot::Job& job) {
   });
 }
 
-Status VmControl::restore(const api::RestoreRequest& request, snapshot::Job& job) {
+Status VmControl::restore(const api::RestoreRequest& request, std::shared_ptr<snapshot::Job> job) {
   VMMD_TRY(vm::check_action(Action::Restore, state_));
-  report_progress(job);
-  events_.publish("vm", "restoring", {{"job", job.id()}, {"source", request.source_url}});
-  if (auto loaded = load_snapshot(request, job); !loaded) {
+  report_progress(*job);
+  events_.publish("vm", "restoring", {{"job", job->id()}, {"source", request.source_url}});
+  auto loaded = load_snapshot(request, *job);
+  if (!loaded) {
     forget_vm();
     events_.publish("vm", "restore-failed", {{"error", loaded.error().to_string()}});
-    return loaded;
+    return tl::make_unexpected(std::move(loaded).error());
   }
+  const bool checks_behind = request.verify == api::RestoreRequest::Verify::Lazy &&
+                             request.memory_mode == api::RestoreRequest::MemoryMode::Cow;
+  if (checks_behind) memory_check_.emplace();
   publish(VmState::Paused);
   events_.publish("vm", "restored");
-  if (!request.resume) return {};
-  auto resumed = resume();
-  if (!resumed) {
-    // One command, one outcome: no paused VM that nobody asked for.
-    forget_vm();
-    events_.publish("vm", "restore-failed", {{"error", resumed.error().to_string()}});
-    return wrap(std::move(resumed).error(), "the VM was restored but could not be resumed");
+  if (request.resume) {
+    if (auto resumed = resume(); !resumed) {
+      // One command, one outcome: no paused VM that nobody asked for.
+      forget_vm();
+      events_.publish("vm", "restore-failed", {{"error", resumed.error().to_string()}});
+      return wrap(std::move(resumed).error(), "the VM was restored but could not be resumed");
+    }
   }
+  if (checks_behind) check_memory(std::move(job), std::move(*loaded));
   return {};
 }
 
-Status VmControl::load_snapshot(const api::RestoreRequest& request, snapshot::Job& job) {
+void VmControl::check_memory(std::shared_ptr<snapshot::Job> job, snapshot::OpenSnapshot snapshot) {
+  memory_check_job_ = job;
+  background_.verify(std::move(job), std::move(snapshot),
+                     [this, generation = generation_](const Result<snapshot::VerifyReport>& report) {
+                       queue_.post([this, generation, report] { on_memory_checked(generation, report); });
+                     });
+}
+
+// Waits, so that nothing of the snapshot is open once the VM is gone.
+void VmControl::end_memory_check() {
+  memory_check_.reset();
+  auto job = memory_check_job_.lock();
+  if (!job) return;
+  const std::string id = job->id();
+  job.reset();
+  std::promise<void> ended;
+  if (board_.cancel_job(id, [&ended] { ended.set_value(); })) ended.get_future().wait();
+}
+
+void VmControl::on_memory_checked(std::uint64_t generation, const Result<snapshot::VerifyReport>& report) {
+  if (generation != generation_ || !machine_ || !memory_check_) return;
+  using State = api::MemoryCheck::State;
+  if (!report) {
+    memory_check_->state = State::Failed;
+    publish(state_);
+    log_error("the memory of the snapshot could not be verified: {}", report.error().to_string());
+    events_.publish("vm", "restore-not-verified", {{"error", report.error().to_string()}});
+    return;
+  }
+  if (report->damaged.empty()) {
+    memory_check_->state = State::Intact;
+    publish(state_);
+    events_.publish("vm", "restore-verified", {{"bytes", std::to_string(report->bytes_total)}});
+    return;
+  }
+  memory_check_->state = State::Damaged;
+  std::string ranges;
+  for (const snapshot::DamagedRange& range : report->damaged) {
+    memory_check_->damaged_bytes += range.length;
+    if (memory_check_->damaged.size() == kMostDamagedRanges) continue;
+    memory_check_->damaged.push_back({range.guest_address, range.length});
+    ranges += fmt::format("{}{:#x}+{:#x}", ranges.empty() ? "" : ", ", range.guest_address, range.length);
+  }
+  log_error(
+      "the snapshot's memory is damaged in {} places, {} bytes, at guest addresses {}: the VM is paused",
+      report->damaged.size(), memory_check_->damaged_bytes, ranges);
+  // Before it does harm with what it believes to remember. Whoever knows better can resume it.
+  Status paused;
+  if (state_ == VmState::Running) paused = pause();
+  if (!paused) log_error("vm.pause: {}", paused.error().to_string());
+  publish(state_);
+  events_.publish("vm", "restore-damaged",
+                  {{"damaged_bytes", std::to_string(memory_check_->damaged_bytes)}, {"ranges", ranges}});
+}
+
+Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreRequest& request,
+                                                        snapshot::Job& job) {
   VMMD_ASSIGN(const auto kvm, this->kvm());
   job.enter_phase("check");
   VMMD_ASSIGN(snapshot::RestorePlan plan, snapshot::plan_restore(request, *kvm));
@@ -296,7 +383,7 @@ Status VmControl::load_snapshot(const api::RestoreRequest& request, snapshot::Jo
   }
   config_ = std::move(plan.config);
   board_.set_machine(machine_.get());
-  return {};
+  return std::move(plan.snapshot);
 }
 
 void VmControl::on_guest_reset(std::uint64_t generation) {

@@ -9,6 +9,7 @@
 #include "api/events.h"
 #include "api/types.h"
 #include "base/result.h"
+#include "daemon/control/background.h"
 #include "daemon/control/command_queue.h"
 #include "daemon/control/status_board.h"
 #include "daemon/kvm/kvm.h"
@@ -52,14 +53,21 @@ class VmControl {
   Status remove();
   Status power_button();
   Status nmi();
-  Result<api::SnapshotResult> snapshot(const api::SnapshotRequest& request, snapshot::Job& job);
-  Status restore(const api::RestoreRequest& request, snapshot::Job& job);
+  /// After link and reflink the job goes on: see Background::record_digests().
+  Result<api::SnapshotResult> snapshot(const api::SnapshotRequest& request,
+                                       std::shared_ptr<snapshot::Job> job);
+  /// With verify=lazy the job goes on: see Background::verify().
+  Status restore(const api::RestoreRequest& request, std::shared_ptr<snapshot::Job> job);
 
  private:
   class GuestSignals;
   Result<std::shared_ptr<const kvm::Kvm>> kvm();
   Status start_machine();
-  Status load_snapshot(const api::RestoreRequest& request, snapshot::Job& job);
+  Result<snapshot::OpenSnapshot> load_snapshot(const api::RestoreRequest& request, snapshot::Job& job);
+  void record_digests(std::shared_ptr<snapshot::Job> job, const std::string& destination_url);
+  void check_memory(std::shared_ptr<snapshot::Job> job, snapshot::OpenSnapshot snapshot);
+  void on_memory_checked(std::uint64_t generation, const Result<snapshot::VerifyReport>& report);
+  void end_memory_check();
   void report_progress(snapshot::Job& job);
   void drop_machine();
   void forget_vm();
@@ -80,6 +88,11 @@ class VmControl {
   std::unique_ptr<GuestSignals> signals_;  // outlives the machine
   std::unique_ptr<vm::Machine> machine_;
   std::uint64_t generation_ = 0;  // of machine_: what an earlier one still says is stale
+
+  std::optional<api::MemoryCheck> memory_check_;
+  std::weak_ptr<snapshot::Job> memory_check_job_;
+  SideThread sync_{"sync"};  // waits for disks
+  Background background_;    // goes first: posts to the queue
 };
 
 }  // namespace vmmd::control

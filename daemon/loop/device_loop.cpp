@@ -16,6 +16,8 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/system/system_error.hpp>
 
+#include "base/signals.h"
+
 namespace vmmd::loop {
 
 namespace asio = boost::asio;
@@ -46,10 +48,9 @@ Status DeviceLoop::start() {
   }
   impl_->work.emplace(impl_->context.get_executor());
 
-  // A thread inherits its mask: block everything around its creation, so that no signal can reach it ever.
-  sigset_t all = {};
+  // A thread inherits its mask: block all that is not its own doing, so that no such signal reaches it ever.
+  const sigset_t all = all_but_faults();
   sigset_t before = {};
-  ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   Status status;
   try {

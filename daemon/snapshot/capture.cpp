@@ -88,9 +88,17 @@ Result<Captured> capture_ram(const memory::GuestRam& ram, const std::string& fil
       break;
   }
   if (in_file) {
-    if (auto linked = link_ram(ram, file, staged)) return linked;  // another filesystem: copy
+    auto linked = link_ram(ram, file, staged);
+    // Another filesystem, or one without links: copy. A disk that fails would only fail again.
+    if (linked || linked.error().code != ErrorCode::Conflict) return linked;
   }
   return copy_ram(ram, staged, job);
+}
+
+// Whatever a cancelled step says, the reason is that it was cancelled.
+Status or_cancelled(Status status, const Job& job) {
+  if (!status) VMMD_TRY(job.check());
+  return status;
 }
 
 Result<SnapshotManifest> describe(const vm::Machine& machine, const state::SavedState& saved,
@@ -122,14 +130,14 @@ Result<SnapshotManifest> describe(const vm::Machine& machine, const state::Saved
 }  // namespace
 
 Result<api::SnapshotResult> take_snapshot(vm::Machine& machine, const api::VmConfig& config,
-                                          const api::SnapshotRequest& request, Job& job) {
+                                          const api::SnapshotRequest& request, Job& job, SideThread& sync) {
   VMMD_ASSIGN(const auto destination, api::path_from_file_url(request.destination_url));
   job.enter_phase("devices");
   const auto units = machine.units();
   VMMD_ASSIGN(state::SavedState saved, save_units(units));
   VMMD_ASSIGN(SnapshotManifest manifest, describe(machine, saved, request));
 
-  VMMD_ASSIGN(StagedSnapshot staged, StagedSnapshot::begin(destination));
+  VMMD_ASSIGN(StagedSnapshot staged, StagedSnapshot::begin(destination, {&sync, job.stop_token()}));
   job.enter_phase("memory");
   VMMD_ASSIGN(Captured captured,
               capture_ram(machine.ram(), config.memory.file.value_or(""), request.mode, staged, job));
@@ -137,17 +145,20 @@ Result<api::SnapshotResult> take_snapshot(vm::Machine& machine, const api::VmCon
 
   VMMD_TRY(job.check());
   job.enter_phase("sync");
-  VMMD_TRY(staged.prepare({.manifest = std::move(manifest),
-                           .state = std::move(saved),
-                           .config = api::to_json(config, true),
-                           .digests = std::move(captured.digests)}));
+  const bool has_digests = captured.digests.has_value();
+  VMMD_TRY(or_cancelled(staged.prepare({.manifest = std::move(manifest),
+                                        .state = std::move(saved),
+                                        .config = api::to_json(config, true),
+                                        .digests = std::move(captured.digests)}),
+                        job));
   VMMD_TRY(job.check());
   job.enter_phase("publish");
   // The file is the snapshot's from the rename on: take our hands off it before, and for good. If the rename
   // fails the VM goes on with private RAM, which is as correct as before.
   if (captured.mode == CAPTURE_MODE_LINK) VMMD_TRY(machine.ram().remap_private());
-  VMMD_TRY(staged.commit());
-  return api::SnapshotResult{staged.id().to_string(), mode_name(captured.mode), captured.bytes_written};
+  VMMD_TRY(or_cancelled(staged.commit(), job));
+  return api::SnapshotResult{staged.id().to_string(), mode_name(captured.mode), captured.bytes_written,
+                             has_digests};
 }
 
 }  // namespace vmmd::snapshot

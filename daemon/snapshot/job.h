@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <stop_token>
 #include <string>
 #include <utility>
 
@@ -30,11 +31,18 @@ class Job {
     done_.fetch_add(bytes, std::memory_order_relaxed);
     tell();
   }
+  void set_progress(std::uint64_t done, std::uint64_t total) {
+    total_.store(total);
+    done_.store(done);
+    tell();
+  }
   [[nodiscard]] std::uint64_t done() const { return done_.load(); }
   [[nodiscard]] std::uint64_t total() const { return total_.load(); }
 
-  void cancel() { cancelled_.store(true); }
-  [[nodiscard]] bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+  void cancel() { stop_.request_stop(); }
+  [[nodiscard]] bool cancelled() const { return stop_.stop_requested(); }
+  /// For those who wait: is told when somebody cancels.
+  [[nodiscard]] std::stop_token stop_token() const { return stop_.get_token(); }
   /// An error if somebody cancelled.
   [[nodiscard]] Status check() const {
     if (cancelled()) return fail(ErrorCode::Conflict, "{} was cancelled", id_);
@@ -63,7 +71,7 @@ class Job {
   std::atomic<const char*> phase_ = "queued";
   std::atomic<std::uint64_t> done_ = 0;   // bytes
   std::atomic<std::uint64_t> total_ = 0;  // bytes
-  std::atomic<bool> cancelled_ = false;
+  std::stop_source stop_;
   std::function<void(const api::JobStatus&)> listener_;
   std::atomic<std::int64_t> last_told_ = 0;  // steady clock, ns
 };

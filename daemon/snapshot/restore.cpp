@@ -79,6 +79,21 @@ void check_cpu(const SnapshotManifest& manifest, const kvm::Kvm& kvm, Problems& 
       fmt::join(missing, ", "), manifest.cpu().brand());
 }
 
+// Said with everything else that is wrong, not when the memory is read.
+void check_verify(const api::RestoreRequest& request, const SnapshotManifest& manifest, Problems& problems) {
+  using enum api::RestoreRequest::Verify;
+  if (request.verify == None) return;
+  if (manifest.memory_chunk_size() == 0) {
+    problems.add(
+        "the snapshot has no digests of its memory, so it cannot be verified: link and reflink snapshots get "
+        "them in the background, or by `vmm-remote snapshot digest`; use verify=none");
+  }
+  if (request.verify == Lazy && request.memory_mode == MemoryMode::Shared) {
+    problems.add(
+        "verify=lazy is not possible with mode shared, where the guest changes what is to be read: use full");
+  }
+}
+
 }  // namespace
 
 Result<RestorePlan> plan_restore(const api::RestoreRequest& request, const kvm::Kvm& kvm) {
@@ -92,6 +107,7 @@ Result<RestorePlan> plan_restore(const api::RestoreRequest& request, const kvm::
     return fail(ErrorCode::BadRequest, "{}", headline);
   }
   check_request(request, snapshot->manifest, problems);
+  check_verify(request, snapshot->manifest, problems);
   if (request.cpu_check == api::RestoreRequest::CpuCheck::Strict)
     check_cpu(snapshot->manifest, kvm, problems);
   RestorePlan plan{std::move(*snapshot), {}, {}, request};
@@ -120,8 +136,7 @@ Result<UniqueFd> duplicate(const UniqueFd& fd) {
 
 Status verify_all(const OpenSnapshot& snapshot, Job& job) {
   const auto progress = [&job](std::uint64_t done, std::uint64_t total) {
-    job.set_total(total);
-    job.add_done(done - job.done());
+    job.set_progress(done, total);
     return !job.cancelled();
   };
   VMMD_ASSIGN(const VerifyReport report, verify_memory(snapshot, progress));
@@ -134,13 +149,10 @@ Status verify_all(const OpenSnapshot& snapshot, Job& job) {
 
 Result<memory::GuestRam> copy_ram(const RestorePlan& plan, Job& job) {
   VMMD_ASSIGN(memory::GuestRam ram, memory::GuestRam::allocate(plan.config.memory, plan.layout));
-  // Copying reads everything anyway, so the digests cost little; a snapshot taken by link has none.
+  // Copying reads everything anyway, so the digests cost little.
   std::optional<MemoryDigests> digests;
-  if (plan.snapshot.digests && plan.request.verify != api::RestoreRequest::Verify::None) {
+  if (plan.request.verify != api::RestoreRequest::Verify::None) {
     VMMD_ASSIGN(digests, load_memory_digests(plan.snapshot));
-  } else if (plan.request.verify == api::RestoreRequest::Verify::Full) {
-    return fail(ErrorCode::BadRequest,
-                "the snapshot has no digests of its memory, so verify=full is not possible");
   }
   VMMD_TRY(copy_memory_in(plan.snapshot.memory.get(), ram, digests ? &*digests : nullptr, job));
   return ram;
@@ -151,6 +163,8 @@ Result<memory::GuestRam> copy_ram(const RestorePlan& plan, Job& job) {
 Result<memory::GuestRam> restore_ram(RestorePlan& plan, Job& job) {
   if (plan.request.memory_mode == MemoryMode::Copy) return copy_ram(plan, job);
   if (plan.request.verify == api::RestoreRequest::Verify::Full) VMMD_TRY(verify_all(plan.snapshot, job));
+  // What is compared behind the VM's back had better be readable now.
+  if (plan.request.verify == api::RestoreRequest::Verify::Lazy) VMMD_TRY(load_memory_digests(plan.snapshot));
   VMMD_ASSIGN(UniqueFd file, duplicate(plan.snapshot.memory));
   if (plan.request.memory_mode == MemoryMode::Shared) {
     return memory::GuestRam::live_file(std::move(file), plan.layout, plan.config.memory);

@@ -12,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "base/signals.h"
 #include "daemon/kvm/cpuid_messages.h"
 #include "daemon/kvm/vcpu_state.h"
 #include "daemon/x86/msr.h"
@@ -76,9 +77,8 @@ Status Vcpu::start(const std::vector<unsigned>& host_cpus) {
   }
   // The new thread inherits a mask that blocks everything but the kick: signals are the API thread's
   // business.
-  sigset_t mask;
+  sigset_t mask = all_but_faults();
   sigset_t before;
-  sigfillset(&mask);
   sigdelset(&mask, kick_signal());
   pthread_sigmask(SIG_SETMASK, &mask, &before);
   Status status;

@@ -1,7 +1,7 @@
 """Faults in the system calls of snapshot and restore: what is injected where, and what must hold afterwards.
 
-An operation runs once under strace to learn which system calls its VM thread makes; each (call, n-th occurrence,
-fault) is a point. At each point a fresh vmmd with a fresh guest meets that fault, and then
+An operation runs once under strace to learn which system calls its VM thread and the threads that work for it alone
+make; each (call, n-th occurrence, fault) is a point. At each point a fresh vmmd with a fresh guest meets that fault, and then
   - the destination is as it was or a complete snapshot, by two readers, and a new vmmd restores it with its pattern;
   - vmmd has answered and its VM is in the state it had and goes on, or the process is gone;
   - the same command without the fault succeeds afterwards, and nothing hidden is left.
@@ -62,6 +62,9 @@ def points_of(calls):
     return points
 
 
+HELPERS = ("sync", "background")  # threads that the VM thread starts for itself, by name
+
+
 class Failure(Exception):
     pass
 
@@ -98,15 +101,21 @@ class Operation:
         shutil.rmtree(self.room)
 
     def learn(self):
-        """The calls of the VM thread between request and answer."""
+        """[(point, follow)] of all calls between request and answer: those of the VM thread are met on that thread
+        alone, those of the threads that it starts for its work wherever they happen."""
         self.enter()
         try:
             daemon = self.prepare()
-            with strace.Strace(self.room / "trace", strace.thread(daemon.process.pid, "vm")) as trace:
+            vm = strace.thread(daemon.process.pid, "vm")
+            with strace.Strace(self.room / "trace", vm, follow=True) as trace:
                 status, body = self.ask(daemon)
+                helpers = [tid for tid in trace.threads() if snapshots.thread_name(daemon.process.pid, tid) in HELPERS]
             need(status < 300, f"without any fault: {status} {body}")
             self.judge(daemon, None, status, body)
-            return trace.calls()
+            points = [(point, False) for point in points_of(trace.calls(vm))]
+            for tid in helpers:
+                points += [(point, True) for point in points_of(trace.calls(tid))]
+            return list(dict.fromkeys(points))
         finally:
             self.leave()
 
@@ -255,6 +264,12 @@ class Link(Snapshot):
         self.serial.ask(f"w {FIRST}", r"^ok ")
         daemon.put("vm.pause")
         return daemon
+
+    def ask(self, daemon):
+        status, body = super().ask(daemon)
+        if status < 300:
+            daemon.jobs_end()  # the digests
+        return status, body
 
     def boot_in_file(self, daemon):
         config = daemon.config(bare("pattern"), memory=MEMORY)
@@ -413,7 +428,7 @@ ELSEWHERE = [Point(call, n, fault) for call in ("pwrite64", "pread64", "sync_fil
 def run(operation, sample=None, seed=1, only=""):
     """Tries all points, or a sample of them. Points are never lost silently: the result counts them."""
     result = Result()
-    points = [(point, False) for point in points_of(operation.learn())] + [(point, True) for point in ELSEWHERE]
+    points = list(dict.fromkeys(operation.learn() + [(point, True) for point in ELSEWHERE]))
     points = [(point, follow) for point, follow in points if only in str(point)]
     result.possible = len(points)
     if sample is not None and sample < len(points):

@@ -42,6 +42,14 @@ def stamps(folder):
             for path in pathlib.Path(folder).iterdir() for info in [path.stat()]}
 
 
+def thread_name(pid, tid):
+    """Empty if it is gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/task/{tid}/comm").read_text(encoding="ascii").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def holdings(pid):
     """What a process holds: descriptors by what they are, threads by name, mappings of files and devices."""
     fds = []
@@ -52,11 +60,8 @@ def holdings(pid):
             pass
     threads = []
     for tid in os.listdir(f"/proc/{pid}/task"):
-        try:
-            name = pathlib.Path(f"/proc/{pid}/task/{tid}/comm").read_text().strip()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if not name.startswith("kvm-"):  # the kernel's own, reaped when it likes
+        name = thread_name(pid, tid)
+        if name and not name.startswith("kvm-"):  # the kernel's own, reaped when it likes
             threads.append(name)
     with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
         files = [line.split(maxsplit=5)[5].strip() for line in maps if len(line.split(maxsplit=5)) == 6]

@@ -53,11 +53,20 @@ class Strace:
     def text(self):
         return self.output.read_text(errors="replace")
 
-    def calls(self):
-        """[(name, rest of the line)] in order of their start; the two halves of an interrupted line are joined."""
+    def threads(self):
+        """The ids in a trace that follows."""
+        return sorted({int(line.split(" ", 1)[0]) for line in self.text.splitlines() if line.split(" ", 1)[0].isdigit()})
+
+    def calls(self, only=None):
+        """[(name, rest of the line)] in order of their start; the two halves of an interrupted line are joined.
+
+        `only`: of the thread with that id, in a trace that follows.
+        """
         found, open_calls = [], {}
         for line in self.text.splitlines():
             tid = line.split(" ", 1)[0]
+            if only is not None and tid != str(only):
+                continue
             resumed = re.match(r"^(?:\d+ +)?<\.\.\. (\w+) resumed>(.*)$", line)
             if resumed:
                 at = open_calls.pop((tid if tid.isdigit() else "", resumed[1]), None)

@@ -76,6 +76,7 @@ class Chain:
         name = self.folder / f"snap{self.step}"
         self.daemon.put("vm.pause")
         self.daemon.snapshot(name, mode=mode)
+        self.daemon.jobs_end()  # digests of linked memory are added afterwards
         self.kept[name] = digests(name)
         return name
 

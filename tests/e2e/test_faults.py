@@ -50,7 +50,7 @@ def test_a_full_disk_while_cleaning_up_leaves_only_what_the_next_snapshot_remove
     daemon.put("vm.pause")
     snap = tmp_path / "snap"
     with strace.Strace(tmp_path / "trace", strace.thread(daemon.process.pid, "vm"), "-e", "inject=fsync:error=EIO:when=1",
-                       "-e", "inject=unlinkat:error=EIO"):
+                       "-e", "inject=unlinkat:error=EIO", follow=True):
         status, body = daemon.raw("PUT", "vm.snapshot", {"destination_url": f"file://{snap}"})
     assert status >= 400 and "Input/output error" in " ".join(body), (status, body)
     assert snapshots.judge(snap) == "absent" and len(snapshots.hidden(snap)) == 1

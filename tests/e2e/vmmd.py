@@ -228,6 +228,13 @@ class Daemon:
             self._events = Events(self.api)
         return self._events
 
+    def jobs_end(self, patience=PATIENCE):
+        """Waits until nothing goes on behind the VM any more."""
+        deadline = time.monotonic() + patience
+        while jobs := self.get("vm.info")["jobs"]:
+            assert time.monotonic() < deadline, jobs
+            time.sleep(0.002)
+
     # A guest
 
     def config(self, kernel, cmdline="", memory=64 << 20, cpus=1, **more):

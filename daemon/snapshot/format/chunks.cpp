@@ -20,7 +20,8 @@ namespace vmmd::snapshot {
 namespace {
 
 constexpr std::size_t kPiece = 256ul * 1024;  // bytes per read: stays in the second-level cache
-constexpr std::uint64_t kProgressStep = 64ull * 1024 * 1024;  // bytes between two calls of progress
+// Bytes between two calls of progress: tens of milliseconds of a slow disk, so that cancelling feels prompt.
+constexpr std::uint64_t kProgressStep = 4ull * 1024 * 1024;
 constexpr unsigned kThreadLimit = 8;
 constexpr std::uint64_t kBatchLimit = 16;  // chunks: 32 MiB of sequential reading
 

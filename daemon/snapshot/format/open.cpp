@@ -169,8 +169,11 @@ std::optional<OpenSnapshot> inspect_snapshot(const std::filesystem::path& path, 
 Result<MemoryDigests> load_memory_digests(const OpenSnapshot& snapshot) {
   const File* listed = find_file(snapshot.manifest, kDigestsName);
   if (listed == nullptr || !snapshot.digests) {
-    return fail(ErrorCode::NotFound, "the snapshot {} was taken without digests of its memory",
-                snapshot.path.native());
+    return fail(
+        ErrorCode::NotFound,
+        "the snapshot {} has no digests of its memory yet: link and reflink snapshots get them while the "
+        "VM runs on, or by `vmm-remote snapshot digest`",
+        snapshot.path.native());
   }
   VMMD_ASSIGN(const std::string table, read_listed(snapshot.digests.get(), *listed));
   if (!has_digest(*listed, table)) {

@@ -108,14 +108,16 @@ Status mark_consumed(OpenSnapshot& snapshot, const std::string& by) {
   return {};
 }
 
-Result<bool> record_memory_digests(OpenSnapshot& snapshot, const VerifyProgress& progress) {
+Result<bool> record_memory_digests(OpenSnapshot& snapshot, const VerifyProgress& progress, unsigned threads) {
   if (snapshot.digests) return true;
+  // Without the lock, because it takes long. Should a shared restore take the memory meanwhile, what was read
+  // is worthless, and the manifest below says so.
+  VMMD_ASSIGN(const std::optional<MemoryDigests> digests, digest_memory(snapshot, progress, threads));
+  if (!digests) return false;
   const int directory = snapshot.directory.get();
   VMMD_ASSIGN(const ChangeLock lock, ChangeLock::take(directory, snapshot.path.native()));
   VMMD_ASSIGN(SnapshotManifest manifest, current_manifest(snapshot));
   if (find_file(manifest, kDigestsName) == nullptr) {
-    VMMD_ASSIGN(const std::optional<MemoryDigests> digests, digest_memory(snapshot, progress));
-    if (!digests) return false;
     const std::string table = digests->serialize();
     // First the file, then the manifest that lists it: in between it is a file that nobody asks for.
     VMMD_TRY(replace_file(snapshot, kDigestsName, table));

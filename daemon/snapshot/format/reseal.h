@@ -22,8 +22,10 @@ Result<bool> seal(const std::filesystem::path& path, const ConfigCheck& check);
 /// lock_memory(Exclusive). `by` is for people. Durable when it returns.
 Status mark_consumed(OpenSnapshot& snapshot, const std::string& by);
 
-/// Adds memory.digests to a snapshot taken without (link, reflink). Nothing to do if it has them. False when
-/// cancelled.
-Result<bool> record_memory_digests(OpenSnapshot& snapshot, const VerifyProgress& progress = {});
+/// Adds memory.digests to a snapshot taken without (link, reflink): reads all of memory.bin, `threads` at a
+/// time (see verify_memory()). Nothing to do if it has them. False when cancelled; a Conflict when a shared
+/// restore took the memory meanwhile. Until it returns, and when it is killed, the snapshot is as it was.
+Result<bool> record_memory_digests(OpenSnapshot& snapshot, const VerifyProgress& progress = {},
+                                   unsigned threads = 0);
 
 }  // namespace vmmd::snapshot

@@ -104,30 +104,33 @@ Status check_readable(const std::string& manifest_bytes, const std::string& stat
 
 }  // namespace
 
-Result<StagedSnapshot> StagedSnapshot::begin(const std::filesystem::path& destination) {
+Result<StagedSnapshot> StagedSnapshot::begin(const std::filesystem::path& destination, SyncPolicy policy) {
   VMMD_ASSIGN(Destination found, examine_destination(destination));
-  // Only tidying up: that it fails is no reason not to write a snapshot.
-  static_cast<void>(collect_leftovers(found.parent_path, found.name));
-  StagedSnapshot staged;
+  StagedSnapshot staged(std::move(policy));
   staged.destination_ = destination;
+  VMMD_TRY(staged.wait_for([parent = found.parent_path, name = found.name]() -> Status {
+    // Only tidying up: that it fails is no reason not to write a snapshot.
+    static_cast<void>(collect_leftovers(parent, name));
+    return {};
+  }));
   staged.name_ = std::move(found.name);
-  staged.parent_ = std::move(found.parent);
+  staged.open_->parent = std::move(found.parent);
   staged.replaced_mode_ = found.replaced_mode;
   VMMD_ASSIGN(staged.id_, Uuid::random());
-  VMMD_ASSIGN(Hidden hidden, make_hidden(staged.parent_.get(), staged.name_, found.parent_path.native()));
+  VMMD_ASSIGN(Hidden hidden,
+              make_hidden(staged.open_->parent.get(), staged.name_, found.parent_path.native()));
   staged.hidden_name_ = std::move(hidden.name);
-  staged.directory_ = std::move(hidden.directory);
+  staged.open_->directory = std::move(hidden.directory);
   return staged;
 }
 
 StagedSnapshot::StagedSnapshot(StagedSnapshot&& other) noexcept
-    : destination_(std::move(other.destination_)),
+    : policy_(std::move(other.policy_)),
+      destination_(std::move(other.destination_)),
       name_(std::move(other.name_)),
       hidden_name_(std::exchange(other.hidden_name_, {})),
-      parent_(std::move(other.parent_)),
-      directory_(std::move(other.directory_)),
+      open_(std::move(other.open_)),
       replaced_mode_(other.replaced_mode_),
-      files_(std::move(other.files_)),
       prepared_(other.prepared_),
       id_(other.id_) {}
 
@@ -137,20 +140,30 @@ StagedSnapshot::~StagedSnapshot() {
 
 void StagedSnapshot::remove() noexcept {
   if (hidden_name_.empty()) return;
-  files_.clear();
   // What cannot be removed now is a leftover as soon as our lock goes, and collected later.
-  static_cast<void>(remove_flat_directory(parent_.get(), hidden_name_, directory_.get(), destination_));
+  static_cast<void>(
+      remove_flat_directory(open_->parent.get(), hidden_name_, open_->directory.get(), destination_));
   hidden_name_.clear();
+  // The last close of a large file that has no name any more frees all of its blocks.
+  if (policy_.thread != nullptr) policy_.thread->post([open = std::move(open_)]() mutable { open.reset(); });
+}
+
+// Everything that `work` touches is its own: it may be left alone with it.
+Status StagedSnapshot::wait_for(std::function<Status()> work) {
+  if (policy_.thread == nullptr) return work();
+  if (auto outcome = policy_.thread->run(std::move(work), policy_.stop)) return std::move(*outcome);
+  return fail(ErrorCode::Conflict, "the snapshot {} was cancelled", destination_.native());
 }
 
 Result<int> StagedSnapshot::create_file(std::string_view name) {
   const std::string file(name);
   UniqueFd fd(retry([&] {
-    return ::openat(directory_.get(), file.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    return ::openat(open_->directory.get(), file.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                    0600);
   }));
   if (!fd) return fail_writing(errno, fmt::format("cannot create {} for ", name), destination_.native());
-  files_.push_back({file, std::move(fd)});
-  return files_.back().fd.get();
+  open_->files.push_back({file, std::move(fd)});
+  return open_->files.back().fd.get();
 }
 
 Status StagedSnapshot::link_file(std::string_view name, int fd, const std::string& source) {
@@ -165,11 +178,12 @@ Status StagedSnapshot::link_file(std::string_view name, int fd, const std::strin
   }
   const std::string link = fmt::format("/proc/self/fd/{}", fd);
   const std::string file(name);
-  int linked = retry(
-      [&] { return ::linkat(AT_FDCWD, link.c_str(), directory_.get(), file.c_str(), AT_SYMLINK_FOLLOW); });
+  int linked = retry([&] {
+    return ::linkat(AT_FDCWD, link.c_str(), open_->directory.get(), file.c_str(), AT_SYMLINK_FOLLOW);
+  });
   // Without /proc the kernel takes the descriptor itself from a privileged process.
   if (linked != 0 && errno == ENOENT && info.st_nlink > 0) {
-    linked = retry([&] { return ::linkat(fd, "", directory_.get(), file.c_str(), AT_EMPTY_PATH); });
+    linked = retry([&] { return ::linkat(fd, "", open_->directory.get(), file.c_str(), AT_EMPTY_PATH); });
   }
   if (linked != 0) {
     const int error = errno;
@@ -192,7 +206,7 @@ Status StagedSnapshot::link_file(std::string_view name, int fd, const std::strin
   }
   UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (!copy) return fail_errno(ErrorCode::Internal, errno, "cannot duplicate the descriptor of {}", source);
-  files_.push_back({file, std::move(copy)});
+  open_->files.push_back({file, std::move(copy)});
   return {};
 }
 
@@ -205,7 +219,7 @@ Status StagedSnapshot::write_file(std::string_view name, std::string_view conten
 
 Status StagedSnapshot::prepare(Content content) {
   int memory = -1;
-  for (const StagedFile& file : files_) {
+  for (const StagedFile& file : open_->files) {
     if (file.name == kMemoryName) memory = file.fd.get();
   }
   if (memory < 0) return fail(ErrorCode::Internal, "a snapshot needs its {} first", kMemoryName);
@@ -227,56 +241,58 @@ Status StagedSnapshot::prepare(Content content) {
   VMMD_TRY(write_file(kManifestName, manifest_bytes));
   VMMD_TRY(write_id_attribute(memory, id_.to_string(), std::string(kMemoryName)));
 
-  // Start all writes, then wait: one journal commit instead of one per file. Only a hint; fsync tells.
-  for (const StagedFile& file : files_) ::sync_file_range(file.fd.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
-  // fsync, not fdatasync: the latter need not write extended attributes, link counts and modes.
-  for (const StagedFile& file : files_) {
-    auto synced = sync_file(file.fd.get(), file.name);
-    if (!synced) return wrap(std::move(synced).error(), "cannot write {}", destination_.native());
-  }
-  if (replaced_mode_ && ::fchmod(directory_.get(), *replaced_mode_) != 0) {
+  if (replaced_mode_ && ::fchmod(open_->directory.get(), *replaced_mode_) != 0) {
     return fail_errno(ErrorCode::Internal, errno, "cannot give {} its mode", destination_.native());
   }
-  VMMD_TRY(sync_file(directory_.get(), destination_.native()));
+  VMMD_TRY(wait_for([open = open_, name = destination_.native()] { return sync_all(*open, name); }));
   prepared_ = true;
   return {};
 }
 
+Status StagedSnapshot::sync_all(const Descriptors& open, const std::string& destination) {
+  // Start all writes, then wait: one journal commit instead of one per file. Only a hint; fsync tells.
+  for (const StagedFile& file : open.files) ::sync_file_range(file.fd.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+  // fsync, not fdatasync: the latter need not write extended attributes, link counts and modes.
+  for (const StagedFile& file : open.files) {
+    auto synced = sync_file(file.fd.get(), file.name);
+    if (!synced) return wrap(std::move(synced).error(), "cannot write {}", destination);
+  }
+  return sync_file(open.directory.get(), destination);
+}
+
 Status StagedSnapshot::place() {
+  const int parent = open_->parent.get();
   if (replaced_mode_) {
     // rename(2) replaces an empty directory in one step, and nothing else.
-    if (retry([&] {
-          return ::renameat(parent_.get(), hidden_name_.c_str(), parent_.get(), name_.c_str());
-        }) == 0) {
+    if (retry([&] { return ::renameat(parent, hidden_name_.c_str(), parent, name_.c_str()); }) == 0) {
       return {};
     }
     return fail_placing(errno, destination_);
   }
   const auto rename_new = [&] {
-    return ::renameat2(parent_.get(), hidden_name_.c_str(), parent_.get(), name_.c_str(), RENAME_NOREPLACE);
+    return ::renameat2(parent, hidden_name_.c_str(), parent, name_.c_str(), RENAME_NOREPLACE);
   };
   if (retry(rename_new) == 0) return {};
   if (errno != EINVAL && errno != ENOSYS) return fail_placing(errno, destination_);
   // A filesystem without RENAME_NOREPLACE: mkdir is what excludes others there.
-  if (retry([&] { return ::mkdirat(parent_.get(), name_.c_str(), 0700); }) != 0) {
+  if (retry([&] { return ::mkdirat(parent, name_.c_str(), 0700); }) != 0) {
     return fail_placing(errno, destination_);
   }
-  if (retry([&] { return ::renameat(parent_.get(), hidden_name_.c_str(), parent_.get(), name_.c_str()); }) ==
-      0) {
+  if (retry([&] { return ::renameat(parent, hidden_name_.c_str(), parent, name_.c_str()); }) == 0) {
     return {};
   }
   const int error = errno;
-  ::unlinkat(parent_.get(), name_.c_str(), AT_REMOVEDIR);
+  ::unlinkat(parent, name_.c_str(), AT_REMOVEDIR);
   return fail_placing(error, destination_);
 }
 
 void StagedSnapshot::unplace() noexcept {
-  if (retry([&] { return ::renameat(parent_.get(), name_.c_str(), parent_.get(), hidden_name_.c_str()); }) !=
-      0) {
+  const int parent = open_->parent.get();
+  if (retry([&] { return ::renameat(parent, name_.c_str(), parent, hidden_name_.c_str()); }) != 0) {
     hidden_name_.clear();
     return;
   }
-  if (replaced_mode_) ::mkdirat(parent_.get(), name_.c_str(), *replaced_mode_);
+  if (replaced_mode_) ::mkdirat(parent, name_.c_str(), *replaced_mode_);
   remove();
 }
 
@@ -285,15 +301,17 @@ Status StagedSnapshot::commit() {
     return fail(ErrorCode::Internal, "snapshot {} is not prepared", destination_.native());
   }
   VMMD_TRY(place());
-  if (auto synced = sync_file(parent_.get(), destination_.parent_path().native()); !synced) {
+  auto synced = wait_for([open = open_, name = destination_.parent_path().native()] {
+    return sync_file(open->parent.get(), name);
+  });
+  if (!synced) {
     unplace();
     return wrap(std::move(synced).error(),
                 "the snapshot {} was complete, but its name could not be made durable",
                 destination_.native());
   }
   hidden_name_.clear();
-  files_.clear();
-  directory_.reset();
+  open_.reset();
   return {};
 }
 

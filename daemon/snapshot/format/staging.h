@@ -3,13 +3,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/result.h"
+#include "base/side_thread.h"
 #include "base/unique_fd.h"
 #include "base/uuid.h"
 #include "daemon/snapshot/format/memory_digests.h"
@@ -17,6 +21,14 @@
 #include "proto/state.pb.h"
 
 namespace vmmd::snapshot {
+
+/// How to wait for the disk. With a thread, whatever may take long there runs on it, and `stop` ends the
+/// waiting at once with a Conflict; the thread outlives the snapshot. Without, all is done where it is
+/// called.
+struct SyncPolicy {
+  SideThread* thread = nullptr;
+  std::stop_token stop;
+};
 
 /// A snapshot that is being written: a hidden sibling of its destination, renamed into place when complete.
 ///
@@ -31,7 +43,8 @@ namespace vmmd::snapshot {
 /// A crash or kill at any instruction leaves either the complete snapshot or none; what is left of the hidden
 /// directory is removed by collect_leftovers() (leftovers.h), which begin() calls for the same destination.
 /// While this object lives it holds a lock (flock) on the hidden directory, which tells it from a leftover.
-/// Without commit() the destructor removes everything. Not thread safe, but the descriptors may be used from
+/// Without commit() the destructor removes everything; what an fsync that nobody waits for any more still
+/// holds has no name then, and goes when that returns. Not thread safe, but the descriptors may be used from
 /// any thread.
 class StagedSnapshot {
  public:
@@ -48,7 +61,7 @@ class StagedSnapshot {
 
   /// The destination is absent or an empty directory, its parent exists. Anything else is refused untouched,
   /// each with its own message. Removes leftovers of killed processes for the same destination.
-  static Result<StagedSnapshot> begin(const std::filesystem::path& destination);
+  static Result<StagedSnapshot> begin(const std::filesystem::path& destination, SyncPolicy policy = {});
 
   StagedSnapshot(StagedSnapshot&&) noexcept;
   StagedSnapshot& operator=(StagedSnapshot&&) = delete;
@@ -61,7 +74,8 @@ class StagedSnapshot {
   Result<int> create_file(std::string_view name);
 
   /// A hard link to the regular file behind `fd`; `source` is its name for messages. Conflict with the advice
-  /// to use copy when the destination is on another filesystem. The file gets our id attribute and is synced
+  /// to use copy when this file cannot be linked there, first of all for being on another filesystem; any
+  /// other code is a failure of something that should have worked. The file gets our id attribute and is synced
   /// by prepare(), but keeps its mode and owner.
   Status link_file(std::string_view name, int fd, const std::string& source);
 
@@ -78,19 +92,28 @@ class StagedSnapshot {
     UniqueFd fd;
   };
 
-  StagedSnapshot() = default;
+  /// Shared with work that may outlive the snapshot.
+  struct Descriptors {
+    UniqueFd parent;
+    UniqueFd directory;  // holds the lock
+    std::vector<StagedFile> files;
+  };
+
+  explicit StagedSnapshot(SyncPolicy policy)
+      : policy_(std::move(policy)), open_(std::make_shared<Descriptors>()) {}
+  static Status sync_all(const Descriptors& open, const std::string& destination);
   Status write_file(std::string_view name, std::string_view content);
+  Status wait_for(std::function<Status()> work);
   Status place();
   void unplace() noexcept;
   void remove() noexcept;
 
+  SyncPolicy policy_;
   std::filesystem::path destination_;  // for messages
   std::string name_;                   // last component of the destination
   std::string hidden_name_;            // empty: nothing to remove
-  UniqueFd parent_;
-  UniqueFd directory_;                     // holds the lock
+  std::shared_ptr<Descriptors> open_;
   std::optional<unsigned> replaced_mode_;  // the destination is an empty directory of this mode
-  std::vector<StagedFile> files_;
   bool prepared_ = false;
   Uuid id_;
 };

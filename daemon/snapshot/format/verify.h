@@ -24,7 +24,7 @@ struct VerifyReport {
   std::vector<DamagedRange> damaged;  // ascending; neighbours merged, but never across ranges of RAM
 };
 
-/// Called about once per 64 MiB, from one thread at a time but not always the same; false cancels.
+/// Called about once per 4 MiB, from one thread at a time but not always the same; false cancels.
 using VerifyProgress = std::function<bool(std::uint64_t bytes_done, std::uint64_t bytes_total)>;
 
 /// Reads memory.bin and compares every chunk with its digest, `threads` at a time (0: as many as CPUs, at

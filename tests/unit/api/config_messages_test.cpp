@@ -188,14 +188,23 @@ TEST_CASE("vm.info has Cloud Hypervisor's shape, and the jobs") {
                                         "bytes_done": 10, "bytes_total": 20, "seconds": 1.5}])"));
 }
 
+TEST_CASE("vm.info says what the check behind a lazily verified restore found") {
+  VmInfo info;
+  info.config = *parse_vm_config(samples::kFull);
+  CHECK_FALSE(json::parse(to_json(info)).contains("memory_check"));
+  info.memory_check = {MemoryCheck::State::Damaged, 0x20'0000, {{0x1'0000'0000, 0x20'0000}}};
+  CHECK(json::parse(to_json(info))["memory_check"] == json::parse(R"({"state": "damaged",
+      "damaged_bytes": 2097152, "damaged": [{"guest_address": 4294967296, "length": 2097152}]})"));
+}
+
 TEST_CASE("counters, ping and snapshot results are plain objects") {
   CHECK(to_json(Counters{}) == "{}");
   CHECK(to_json(Counters{{"serial0", {{"rx", 1}, {"tx", -2}}}, {"vcpu0", {}}}) ==
         R"({"serial0":{"rx":1,"tx":-2},"vcpu0":{}})");
   CHECK(to_json(PingResponse{"vmmd v1", "1", 42, {"a", "b"}}) ==
         R"({"build_version":"vmmd v1","version":"1","pid":42,"features":["a","b"]})");
-  CHECK(to_json(SnapshotResult{"uuid", "copy", 4096}) ==
-        R"({"snapshot_id":"uuid","mode":"copy","memory_bytes_written":4096})");
+  CHECK(to_json(SnapshotResult{"uuid", "copy", 4096, true}) ==
+        R"({"snapshot_id":"uuid","mode":"copy","memory_bytes_written":4096,"memory_digests":true})");
 }
 
 TEST_CASE("an error travels as a list of messages and comes back as it was") {

@@ -44,11 +44,10 @@ TEST_CASE("the VM is gone from the board once nothing is published") {
 TEST_CASE("running jobs are part of info, with their progress") {
   StatusBoard board;
   board.publish(running_vm());
-  const auto job = std::make_shared<Job>("snapshot-7", "snapshot");
+  const auto job = board.start_job("snapshot-7", "snapshot");
   job->enter_phase("memory");
   job->set_total(1000);
   job->add_done(250);
-  board.add_job(job);
   const auto info = board.info();
   REQUIRE(info);
   CHECK((*info)->memory_actual_size == 0x1234'5000);
@@ -62,22 +61,41 @@ TEST_CASE("running jobs are part of info, with their progress") {
   CHECK(status.seconds >= 0);
 }
 
-TEST_CASE("a job that ended is gone from info and cannot be found") {
+TEST_CASE("a job is gone from info once its last owner lets go of it") {
   StatusBoard board;
   board.publish(running_vm());
-  board.add_job(std::make_shared<Job>("snapshot-1", "snapshot"));
-  CHECK(board.find_job("snapshot-1") != nullptr);
-  board.remove_job("snapshot-1");
-  CHECK(board.find_job("snapshot-1") == nullptr);
+  auto job = board.start_job("snapshot-1", "snapshot");
+  auto another_owner = job;
+  job.reset();
+  CHECK((*board.info())->jobs.size() == 1);
+  another_owner.reset();
   CHECK((*board.info())->jobs.empty());
+  CHECK_FALSE(board.cancel_job("snapshot-1", [] {}));
+}
+
+TEST_CASE("who cancels a job is told when it has ended, not before") {
+  StatusBoard board;
+  auto job = board.start_job("snapshot-1", "snapshot");
+  int told = 0;
+  CHECK(board.cancel_job("snapshot-1", [&told] { told += 1; }));
+  CHECK(board.cancel_job("snapshot-1", [&told] { told += 10; }));
+  CHECK(job->cancelled());
+  CHECK(told == 0);
+  job.reset();
+  CHECK(told == 11);
+}
+
+TEST_CASE("there is no cancelling a job that never was") {
+  StatusBoard board;
+  bool told = false;
+  CHECK_FALSE(board.cancel_job("snapshot-1", [&told] { told = true; }));
+  CHECK_FALSE(told);
 }
 
 TEST_CASE("cancelling all jobs reaches each of them") {
   StatusBoard board;
-  const auto one = std::make_shared<Job>("snapshot-1", "snapshot");
-  const auto two = std::make_shared<Job>("restore-2", "restore");
-  board.add_job(one);
-  board.add_job(two);
+  const auto one = board.start_job("snapshot-1", "snapshot");
+  const auto two = board.start_job("restore-2", "restore");
   board.cancel_all_jobs();
   CHECK(one->cancelled());
   CHECK(two->cancelled());

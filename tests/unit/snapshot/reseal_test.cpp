@@ -113,19 +113,54 @@ TEST_CASE("a snapshot is taken once, whoever opened it first") {
   CHECK(says(marked.error(), "first"));
 }
 
-TEST_CASE("two do not change a snapshot at once") {
+TEST_CASE("an edit is sealed while digests are computed, and both are kept") {
   const TempDir dir;
   publish_sample(dir / "one", {.digests = false});
   auto snapshot = open_snapshot(dir / "one");
   REQUIRE(snapshot);
   write_text(dir / "one/config.json", kEdited);
-  bool refused = false;
+  bool sealed = false;
   REQUIRE(record_memory_digests(*snapshot, [&](std::uint64_t, std::uint64_t) {
-    refused = !seal(dir / "one", accept);
+    if (!sealed) sealed = seal(dir / "one", accept).has_value();
     return true;
   }));
+  CHECK(sealed);
+  const auto again = open_snapshot(dir / "one");
+  REQUIRE(again);
+  CHECK(again->config == kEdited);
+  CHECK(load_memory_digests(*again));
+}
+
+TEST_CASE("memory that a shared restore takes while it is read gets no digests") {
+  const TempDir dir;
+  publish_sample(dir / "one", {.digests = false});
+  auto snapshot = open_snapshot(dir / "one");
+  auto taken = open_snapshot(dir / "one");
+  REQUIRE(snapshot);
+  REQUIRE(taken);
+  bool marked = false;
+  const auto recorded = record_memory_digests(*snapshot, [&](std::uint64_t, std::uint64_t) {
+    if (!marked) marked = mark_consumed(*taken, "another vmmd").has_value();
+    return true;
+  });
+  CHECK(marked);
+  REQUIRE_FALSE(recorded);
+  CHECK(recorded.error().code == ErrorCode::Conflict);
+  CHECK(says(recorded.error(), "another vmmd"));
+  CHECK_FALSE(fs::exists(dir / "one/memory.digests"));
+}
+
+TEST_CASE("whoever changes a snapshot keeps others from it") {
+  const TempDir dir;
+  publish_sample(dir / "one");
+  write_text(dir / "one/config.json", kEdited);
+  bool refused = false;
+  REQUIRE(seal(dir / "one", [&](const std::string&, const std::string&) -> Status {
+    auto other = open_snapshot(dir / "one", {.allow_edited_config = true});
+    refused = other && !mark_consumed(*other, "another vmmd");
+    return {};
+  }));
   CHECK(refused);
-  CHECK(seal(dir / "one", accept));
 }
 
 TEST_CASE("digests are added to a snapshot that was taken without") {
