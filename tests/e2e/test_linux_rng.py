@@ -26,3 +26,17 @@ def test_a_guest_draws_entropy_before_and_after_a_restore(start, booted, tmp_pat
         assert counters["rng/pci"]["msix_interrupts"] >= 1
         assert clone.get("vm.info")["config"]["rng"]["pci_device_id"] == place
     assert len(drawn) == 3
+
+
+def test_interrupts_go_by_the_pin_where_the_guest_wants_no_messages(start, linux, tmp_path):
+    daemon = start()
+    serial = linux.boot(daemon, more="tick=200 pci=nomsi")
+    hwrng(serial)
+    before = daemon.get("vm.counters")["rng/pci"]
+    assert before["intx_interrupts"] >= 1 and before["msix_interrupts"] == 0
+    daemon.put("vm.pause")
+    daemon.snapshot(tmp_path / "snap")
+    daemon.kill()
+    clone = start(name="clone")
+    hwrng(clone.restore(tmp_path / "snap"))
+    assert clone.get("vm.counters")["rng/pci"]["intx_interrupts"] >= 1

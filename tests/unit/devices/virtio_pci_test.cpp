@@ -12,6 +12,7 @@
 
 #include "devices/virtio/pci_transport.h"
 #include "proto/state.pb.h"
+#include "tests/unit/support/echo_device.h"
 #include "tests/unit/support/fake_event_loop.h"
 #include "tests/unit/support/fake_interrupt.h"
 #include "tests/unit/support/virtio_guest.h"
@@ -19,70 +20,10 @@
 namespace vmmd::devices {
 namespace {
 
+using testing::EchoDevice;
+
 constexpr std::uint64_t kBar = 0x10'0000'8000;
 constexpr std::uint64_t kNotify = kBar + 0x3000;
-constexpr std::uint64_t kOwnFeature = 1ULL << 5;
-
-/// Answers every chain with one byte, unless it is told to hold them until it is let go.
-struct Echo final : VirtioDevice {
-  explicit Echo(EventLoop& l) : loop_(l) {}
-  [[nodiscard]] VirtioType type() const override { return VirtioType::Block; }
-  [[nodiscard]] EventLoop& loop() override { return loop_; }
-  [[nodiscard]] std::uint64_t features() const override { return kOwnFeature; }
-  [[nodiscard]] std::vector<std::uint16_t> queue_sizes() const override { return {16, 8}; }
-  [[nodiscard]] std::uint64_t read_config(std::uint64_t offset, unsigned) override { return 0x60 + offset; }
-  void write_config(std::uint64_t offset, unsigned, std::uint64_t value) override {
-    config[offset] = value;
-    run.transport->interrupt_config();
-  }
-  void start(const VirtioRun& r) override {
-    run = r;
-    ++starts;
-    for (unsigned i = 0; i < run.queues.size(); ++i) notify(i);
-  }
-  void stop(std::function<void()> stopped) override {
-    done = std::move(stopped);
-    if (!hold) let_go();
-  }
-  void notify(unsigned index) override {
-    Queue& queue = run.queues[index];
-    if (!queue.running()) return;
-    Chain chain;
-    while (queue.pop(chain)) {
-      if (hold) {
-        held.emplace_back(index, chain);
-      } else {
-        use(index, chain);
-      }
-    }
-    if (queue.broken() != nullptr) run.transport->needs_reset(queue.broken());
-  }
-  void stop_queue(unsigned, std::function<void()> stopped) override { stop(std::move(stopped)); }
-  void start_queue(unsigned index) override {
-    ++queue_starts;
-    notify(index);
-  }
-  void let_go() {
-    hold = false;
-    for (const auto& [index, chain] : std::exchange(held, {})) use(index, chain);
-    if (done) std::exchange(done, nullptr)();
-  }
-  void use(unsigned index, const Chain& chain) {
-    run.queues[index].push(chain, 1);
-    if (run.queues[index].flush()) run.transport->interrupt_queue(index);
-  }
-  [[nodiscard]] std::string_view unit_name() const override { return "disk:root"; }
-  [[nodiscard]] Result<UnitState> save() const override { return UnitState{}; }
-  Status restore(const UnitState&) override { return {}; }
-  void reset() override { ++resets; }
-  EventLoop& loop_;
-  VirtioRun run;
-  std::map<std::uint64_t, std::uint64_t> config;
-  std::vector<std::pair<unsigned, Chain>> held;
-  std::function<void()> done;
-  bool hold = false;
-  unsigned starts = 0, queue_starts = 0, resets = 0;
-};
 
 struct FakeIoEvents final : IoEvents {
   Status add(std::uint64_t address, int fd) override {
@@ -178,7 +119,7 @@ struct Machine {
   SharedInterruptLine shared{line};
   Bus mmio{"MMIO"};
   FakeIoEvents io_events;
-  Echo device{loop};
+  EchoDevice device{loop};
   std::unique_ptr<VirtioPci> pci;
   testing::FakeDriver driver{guest, 16};
 };
@@ -204,17 +145,17 @@ TEST_CASE_FIXTURE(Fixture, "a virtio disk is a modern function with all capabili
 }
 
 TEST_CASE_FIXTURE(Fixture, "features that were not offered, or no VERSION_1, are not agreed to") {
-  m.begin(true, kOwnFeature);
+  m.begin(true, EchoDevice::kOwnFeature);
   CHECK(m.status() == 3);
   m.set_features(kVirtioVersion1 | 1);
   m.set_status(0xf);
   CHECK(m.status() == 3);
-  m.set_features(kVirtioVersion1 | kOwnFeature);
+  m.set_features(kVirtioVersion1 | EchoDevice::kOwnFeature);
   m.set_status(0xb);
   CHECK(m.status() == 0xb);
   m.set_features(0);
   m.write(8, 4, 0);
-  CHECK(m.read(12, 4) == kOwnFeature);
+  CHECK(m.read(12, 4) == EchoDevice::kOwnFeature);
 }
 
 TEST_CASE_FIXTURE(Fixture, "a request is answered with the vector of its queue") {
