@@ -67,7 +67,7 @@ build() { # build FOLDER MESON-OPTION…
 
 build_fuzz() {
   if [ ! -f build-fuzz/build.ninja ]; then
-    CXX=clang++-19 meson setup build-fuzz -Dfuzzing=true -Db_sanitize=address,undefined -Db_lundef=false || return
+    CXX=clang++-19 meson setup build-fuzz -Dfuzzing=true -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false || return
   fi
   # Only the fuzz targets and what they link.
   ninja -C build-fuzz $(ninja -C build-fuzz -t targets all | sed -n 's|^\(tests/fuzz/fuzz-[a-z0-9_]*\):.*|\1|p')

@@ -134,10 +134,18 @@ class Connection:
 
 
 class Watch:
-    """inotify(7) on a folder: Python has no module for it."""
+    """inotify(7) on a folder: Python has no module for it. One for all daemons, because the kernel cleans up after one
+    that is closed while the next daemon starts, which cost that daemon half a millisecond."""
 
     CREATED = 0x100
     libc = ctypes.CDLL(None, use_errno=True)
+    opened = {}
+
+    @classmethod
+    def on(cls, folder):
+        if folder not in cls.opened:
+            cls.opened[folder] = cls(folder)
+        return cls.opened[folder]
 
     def __init__(self, folder):
         self.fd = self.libc.inotify_init1(os.O_CLOEXEC)
@@ -148,9 +156,6 @@ class Watch:
         """Until something was made in the folder, or long enough to look whether vmmd is still there."""
         if select.select([self.fd], [], [], 1)[0]:
             os.read(self.fd, 4096)
-
-    def close(self):
-        os.close(self.fd)
 
 
 class Daemon:
@@ -164,7 +169,7 @@ class Daemon:
         self.log = os.path.join(folder, f"{Daemon.count}.log")
         self.serial, self.writer = os.pipe()
         self.connection = None
-        self.folder_watch = Watch(folder)
+        self.folder_watch = Watch.on(folder)
         self.started = time.perf_counter()
         self.pid = spawn(VMMD, ["--api-socket", self.path, *arguments], self.writer, self.log)
 
@@ -246,7 +251,6 @@ class Daemon:
         os.waitpid(self.pid, 0)
         os.close(self.serial)
         os.close(self.writer)
-        self.folder_watch.close()
         for leftover in (self.path, self.path + ".lock"):
             if os.path.exists(leftover):
                 os.unlink(leftover)
