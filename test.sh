@@ -119,7 +119,7 @@ if wants asan; then
     fi
   fi
 fi
-if wants tidy; then step "clang-tidy" one scripts/tidy.py; fi
+if wants tidy; then step "clang-tidy" one scripts/tidy.py ${CI:+--quick}; fi
 if wants fuzz; then
   if step "fuzz build" one build_fuzz; then step "fuzz, $fuzz_seconds s each" count_fuzz run_fuzz; fi
 fi

@@ -42,7 +42,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   config.pairs = 2;
   config.queue_size = kQueueSize;
   devices::NetDevice device(config, backend, loop, events);
-  const std::uint64_t features = next() << 10 | 0x7fffULL << 48 | next16() | std::uint64_t{next()} << 16;
+  const std::uint64_t features =
+      std::uint64_t{next()} << 10 | 0x7fffULL << 48 | next16() | std::uint64_t{next()} << 16;
   testing::RunningDevice running(device, loop, guest, features);
   running.start();
   bool stopped = false;
