@@ -118,6 +118,12 @@ Result<std::vector<kvm_msr_entry>> VcpuFd::get_msrs(std::span<const std::uint32_
   return entries;
 }
 
+Result<std::uint64_t> VcpuFd::get_msr(std::uint32_t index) const {
+  VMMD_ASSIGN(const auto entries, get_msrs({&index, 1}));
+  if (entries.empty()) return fail(ErrorCode::Internal, "MSR {:#x} cannot be read", index);
+  return entries.front().data;
+}
+
 Status VcpuFd::set_msrs(std::span<const kvm_msr_entry> entries, std::vector<std::uint32_t>& refused) const {
   MsrBuffer buffer;
   while (!entries.empty()) {

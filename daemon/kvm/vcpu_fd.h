@@ -40,6 +40,7 @@ class VcpuFd {
 
   /// Reads the listed MSRs; one that this KVM cannot read is left out.
   Result<std::vector<kvm_msr_entry>> get_msrs(std::span<const std::uint32_t> indices) const;
+  Result<std::uint64_t> get_msr(std::uint32_t index) const;
   /// Writes in order. KVM stops at the first one it refuses: that one is appended to `refused` and the rest
   /// go on.
   Status set_msrs(std::span<const kvm_msr_entry> entries, std::vector<std::uint32_t>& refused) const;

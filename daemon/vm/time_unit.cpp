@@ -17,16 +17,9 @@ std::uint64_t wall_clock_ns() {
   return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-Result<std::uint64_t> read_msr(const kvm::VcpuFd& vcpu, std::uint32_t index) {
-  const std::uint32_t indices[] = {index};
-  VMMD_ASSIGN(const auto entries, vcpu.get_msrs(indices));
-  if (entries.empty()) return fail(ErrorCode::Internal, "MSR {:#x} cannot be read", index);
-  return entries.front().data;
-}
-
 // A deadline was armed against the old TSC: written again it is armed against the new one.
 Status rearm_deadline(const kvm::VcpuFd& vcpu) {
-  const auto deadline = read_msr(vcpu, x86::kMsrTscDeadline);
+  const auto deadline = vcpu.get_msr(x86::kMsrTscDeadline);
   if (!deadline || *deadline == 0) return {};
   std::vector<std::uint32_t> refused;
   const kvm_msr_entry entry = {x86::kMsrTscDeadline, 0, *deadline};
@@ -81,7 +74,7 @@ Status TimeUnit::start() {
 // on.
 Status TimeUnit::shift_tscs(std::uint64_t skip_ns) {
   if (!vcpus_.front()->fd().has_tsc_offset()) return {};
-  VMMD_ASSIGN(const std::uint64_t now, read_msr(vcpus_.front()->fd(), x86::kMsrTsc));
+  VMMD_ASSIGN(const std::uint64_t now, vcpus_.front()->fd().get_msr(x86::kMsrTsc));
   const std::uint64_t forward = to_ticks(skip_ns, vcpus_.front()->fd().tsc_khz());
   const std::uint64_t stopped_at = vcpus_.front()->stopped_tsc().value_or(now);
   const std::uint64_t change = stopped_at + forward - now;  // modulo 2^64, as the offset itself

@@ -244,10 +244,7 @@ std::optional<VcpuStop> Vcpu::dispatch() {
 }
 
 Status Vcpu::stop_tsc() {
-  const std::uint32_t index = x86::kMsrTsc;
-  VMMD_ASSIGN(const auto entries, fd_.get_msrs({&index, 1}));
-  if (entries.empty()) return fail(ErrorCode::Internal, "unit {}: the TSC cannot be read", name_);
-  stopped_tsc_ = entries.front().data;
+  VMMD_ASSIGN(stopped_tsc_, fd_.get_msr(x86::kMsrTsc));
   return {};
 }
 

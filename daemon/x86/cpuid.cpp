@@ -196,12 +196,6 @@ std::vector<kvm_cpuid_entry2> CpuidTemplate::for_vcpu(unsigned vcpu) const {
   return entries;
 }
 
-Result<std::vector<kvm_cpuid_entry2>> build_cpuid(std::span<const kvm_cpuid_entry2> supported,
-                                                  const CpuModel& model, unsigned vcpu) {
-  VMMD_ASSIGN(const auto made, CpuidTemplate::build(supported, model));
-  return made.for_vcpu(vcpu);
-}
-
 CpuVendor cpu_vendor(std::span<const kvm_cpuid_entry2> cpuid) {
   for (const auto& leaf : cpuid) {
     if (leaf.function != 0) continue;

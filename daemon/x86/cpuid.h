@@ -57,10 +57,6 @@ class CpuidTemplate {
   std::vector<kvm_cpuid_entry2> base_;
 };
 
-/// One vCPU's table without a template, where only one is wanted.
-Result<std::vector<kvm_cpuid_entry2>> build_cpuid(std::span<const kvm_cpuid_entry2> supported,
-                                                  const CpuModel& model, unsigned vcpu);
-
 enum class CpuVendor { Intel, Amd, Other };
 /// From leaf 0. Hygon counts as Amd: it has the same leaves.
 [[nodiscard]] CpuVendor cpu_vendor(std::span<const kvm_cpuid_entry2> cpuid);

@@ -169,11 +169,6 @@ void Ioapic::update_route(unsigned pin) {
 }
 
 void Ioapic::push_routes() {
-  const std::lock_guard lock(mutex_);
-  push_routes_locked();
-}
-
-void Ioapic::push_routes_locked() {
   for (unsigned pin = 0; pin < kPins; ++pin) routes_.at(pin) = route_of(state_.pins.at(pin).entry);
   routes_sink_.set_routes(routes_);
 }
@@ -281,7 +276,7 @@ Status Ioapic::restore(const UnitState& state) {
   }
   const std::lock_guard lock(mutex_);
   state_ = next;
-  push_routes_locked();
+  push_routes();
   for (unsigned pin = 0; pin < kPins; ++pin) service_level(pin);
   return {};
 }
@@ -292,7 +287,7 @@ void Ioapic::reset() {
   // The lines are inputs: their devices drive them, and lower them when they are reset themselves.
   for (unsigned pin = 0; pin < kPins; ++pin) fresh.pins.at(pin).asserted = state_.pins.at(pin).asserted;
   state_ = fresh;
-  push_routes_locked();
+  push_routes();
 }
 
 std::map<std::string, std::int64_t> Ioapic::counters() const {

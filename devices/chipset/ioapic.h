@@ -61,9 +61,6 @@ class Ioapic final : public BusDevice, public StateUnit {
   void add_resample_listener(unsigned pin, ResampleListener& listener);
   void remove_resample_listener(unsigned pin, ResampleListener& listener);
 
-  /// Hands all routes to IoapicRoutes in one batch.
-  void push_routes();
-
   std::uint64_t read(std::uint64_t offset, unsigned width) override;
   void write(std::uint64_t offset, unsigned width, std::uint64_t value) override;
 
@@ -100,7 +97,8 @@ class Ioapic final : public BusDevice, public StateUnit {
   /// Sends a level-triggered interrupt that is asserted, unmasked and not in service.
   void service_level(unsigned pin);
   void update_route(unsigned pin);
-  void push_routes_locked();
+  /// Hands all routes to IoapicRoutes in one batch.
+  void push_routes();
 
   MsiSink& sink_;
   IoapicRoutes& routes_sink_;

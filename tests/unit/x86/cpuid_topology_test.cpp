@@ -19,9 +19,9 @@ CpuModel model_of(unsigned threads, unsigned cores, unsigned dies, unsigned pack
 
 std::vector<kvm_cpuid_entry2> vcpu_of(const std::vector<kvm_cpuid_entry2>& host, const CpuModel& model,
                                       unsigned vcpu) {
-  auto entries = build_cpuid(host, model, vcpu);
-  REQUIRE(entries);
-  return *entries;
+  const auto made = CpuidTemplate::build(host, model);
+  REQUIRE(made);
+  return made->for_vcpu(vcpu);
 }
 
 }  // namespace
