@@ -67,6 +67,8 @@ void fields(V& v, ConstOr<DiskConfig> auto& c) {
   v("image_type", c.image_type);
   v("lock_granularity", c.lock_granularity);
   v("overlay", c.overlay);
+  v("overlay_limit", c.overlay_limit);
+  v("on_enospc", c.on_enospc);
   fields(v, c.pci);
 }
 

@@ -41,9 +41,11 @@ struct VirtQueueAffinity {
 
 enum class ImageType : std::uint8_t { FixedVhd, Qcow2, Raw, Vhdx, Unknown };
 enum class LockGranularity : std::uint8_t { ByteRange, Full };
+/// What a write does that the host has no room for: fail in the guest, or wait with the VM paused.
+enum class EnospcAction : std::uint8_t { Error, Pause };
 
 struct DiskConfig {
-  std::optional<std::string> path;  // or vhost_user and vhost_socket
+  std::optional<std::string> path;  // or vhost_user and vhost_socket; "memdiff:FILE" as overlay = memory
   bool readonly = false;
   bool direct = false;
   std::uint16_t num_queues = 1;
@@ -61,6 +63,8 @@ struct DiskConfig {
   /// Ours: "memory" keeps writes in memory (and in snapshots), anything else is a sparse file that keeps
   /// them.
   std::optional<std::string> overlay;
+  std::optional<std::uint64_t> overlay_limit;  // bytes that overlay = memory may hold; then the disk is full
+  EnospcAction on_enospc = EnospcAction::Error;
   PciDeviceConfig pci;
 
   bool operator==(const DiskConfig&) const = default;

@@ -34,6 +34,11 @@ constexpr auto enum_names(LockGranularity) {
   return std::to_array<EnumName<LockGranularity>>({{"ByteRange", ByteRange}, {"Full", Full}});
 }
 
+constexpr auto enum_names(EnospcAction) {
+  using enum EnospcAction;
+  return std::to_array<EnumName<EnospcAction>>({{"Error", Error}, {"Pause", Pause}});
+}
+
 constexpr auto enum_names(VhostMode) {
   using enum VhostMode;
   return std::to_array<EnumName<VhostMode>>({{"Client", Client}, {"Server", Server}});

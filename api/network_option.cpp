@@ -3,34 +3,13 @@
 #include <string>
 
 #include "api/config_enums.h"
+#include "api/device_option.h"
 #include "api/option_text.h"
 #include "api/options.h"
 
 namespace vmmd::api {
 
 namespace {
-
-template <class T>
-Status read_small(const OptionText& options, std::string_view key, T& out, std::uint64_t min) {
-  unsigned number = 0;
-  if (!options.has(key)) return {};
-  VMMD_TRY(options.read_number(key, number, min, std::numeric_limits<T>::max()));
-  out = static_cast<T>(number);
-  return {};
-}
-
-Status read_bucket(const OptionText& options, const std::string& prefix, std::optional<TokenBucket>& out) {
-  TokenBucket bucket;
-  VMMD_TRY(options.read_size(prefix + "_size", bucket.size));
-  VMMD_TRY(options.read_size(prefix + "_one_time_burst", bucket.one_time_burst));
-  VMMD_TRY(options.read_size(prefix + "_refill_time", bucket.refill_time));
-  const bool size = options.has(prefix + "_size");
-  if (size != options.has(prefix + "_refill_time")) {
-    return fail(ErrorCode::BadRequest, "--net: {0}_size and {0}_refill_time need each other", prefix);
-  }
-  if (size) out = bucket;
-  return {};
-}
 
 Status read_descriptors(const OptionText& options, std::vector<std::int32_t>& out) {
   const auto text = options.value("fd");
@@ -83,25 +62,17 @@ Result<NetConfig> parse_net_option(std::string_view text) {
   options.read_string("host_mac", net.host_mac);
   options.read_string("passt", net.passt);
   options.read_string("socket", net.vhost_socket);
-  options.read_string("id", net.pci.id);
+  VMMD_TRY(read_pci(options, net.pci));
   if (options.has("mtu")) VMMD_TRY(read_small(options, "mtu", net.mtu.emplace(), 0));
   VMMD_TRY(read_small(options, "num_queues", net.num_queues, 2));
   VMMD_TRY(read_small(options, "queue_size", net.queue_size, 1));
-  VMMD_TRY(read_small(options, "pci_segment", net.pci.pci_segment, 0));
-  if (options.has("pci_device_id")) {
-    VMMD_TRY(read_small(options, "pci_device_id", net.pci.pci_device_id.emplace(), 0));
-  }
   VMMD_TRY(read_descriptors(options, net.fds));
   VMMD_TRY(options.read_toggle("vhost_user", net.vhost_user));
   VMMD_TRY(options.read_name("vhost_mode", net.vhost_mode));
   VMMD_TRY(options.read_toggle("offload_tso", net.offload_tso));
   VMMD_TRY(options.read_toggle("offload_ufo", net.offload_ufo));
   VMMD_TRY(options.read_toggle("offload_csum", net.offload_csum));
-  VMMD_TRY(options.read_toggle("iommu", net.pci.iommu));
-  RateLimiterConfig limits;
-  VMMD_TRY(read_bucket(options, "bw", limits.bandwidth));
-  VMMD_TRY(read_bucket(options, "ops", limits.ops));
-  if (limits != RateLimiterConfig()) net.rate_limiter_config = limits;
+  VMMD_TRY(read_rate_limits(options, "--net", net.rate_limiter_config));
   // As Cloud Hypervisor's users write it: the descriptors say how many pairs there are.
   if (!net.fds.empty() && !options.has("num_queues")) {
     net.num_queues = static_cast<std::uint16_t>(2 * net.fds.size());

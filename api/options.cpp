@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "api/config_enums.h"
+#include "api/device_option.h"
 #include "api/option_text.h"
 #include "api/request_enums.h"
 
@@ -27,22 +28,6 @@ Result<CpuTopology> parse_topology(std::string_view text) {
     numbers[i] = static_cast<unsigned>(number);
   }
   return CpuTopology{numbers[0], numbers[1], numbers[2], numbers[3]};
-}
-
-/// `[0@[0-1],1@[1]]`
-Result<std::vector<CpuAffinity>> parse_affinity(std::string_view text) {
-  VMMD_ASSIGN(const auto pieces, split_list(text));
-  std::vector<CpuAffinity> out;
-  for (const std::string_view piece : pieces) {
-    const auto at = piece.find('@');
-    if (at == std::string_view::npos) {
-      return fail(ErrorCode::BadRequest, "\"{}\" is not VCPU@[HOST CPUS]", piece);
-    }
-    VMMD_ASSIGN(const auto vcpu, parse_number(piece.substr(0, at), 0, 254));
-    VMMD_ASSIGN(auto cpus, parse_cpu_list(piece.substr(at + 1)));
-    out.push_back({static_cast<unsigned>(vcpu), std::move(cpus)});
-  }
-  return out;
 }
 
 /// The mode words and `file=`, `socket=` of consoles; exactly one of them.
@@ -88,9 +73,9 @@ Result<CpusConfig> parse_cpus_option(std::string_view text) {
     cpus.topology = *topology;
   }
   if (const auto value = options.value("affinity")) {
-    auto affinity = parse_affinity(*value);
+    auto affinity = parse_affinity_list(*value, 254, "VCPU");
     if (!affinity) return options.blame("affinity", std::move(affinity).error());
-    cpus.affinity = std::move(*affinity);
+    for (auto& [vcpu, host_cpus] : *affinity) cpus.affinity.push_back({vcpu, std::move(host_cpus)});
   }
   if (const auto value = options.value("features")) {
     auto features = split_list(*value);

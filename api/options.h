@@ -37,6 +37,13 @@ namespace vmmd::api {
 /// ops_refill_time=,id=,…`, and `passt=SOCKET`.
 [[nodiscard]] Result<NetConfig> parse_net_option(std::string_view text);
 
+/// Cloud Hypervisor's `path=,readonly=on,direct=on,num_queues=,queue_size=,serial=,rate_limit_group=,
+/// queue_affinity=[0@[0-1]],image_type=raw,sparse=off,bw_size=,…,ops_size=,…,id=,…`, and
+/// `overlay=memory|FILE,overlay_limit=1G,on_enospc=error|pause`.
+[[nodiscard]] Result<DiskConfig> parse_disk_option(std::string_view text);
+/// `id=,bw_size=,…,ops_size=,…`
+[[nodiscard]] Result<RateLimitGroupConfig> parse_rate_limit_group_option(std::string_view text);
+
 /// `source_url=file:///dir,memory_restore_mode=cow|copy|shared,prefault=on,resume=on,verify=none|lazy|full,
 /// cpu_check=strict|ignore,identity=new|keep,clock=realtime|continue,memory_size=512M,vcpus=2`.
 [[nodiscard]] Result<RestoreRequest> parse_restore_option(std::string_view text);

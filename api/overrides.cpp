@@ -19,7 +19,7 @@ namespace {
 using nlohmann::json;
 
 // JSON pointers of what may differ between a VM and its clone; '*' stands for one component.
-constexpr std::array<std::string_view, 32> kHostSide{
+constexpr std::array<std::string_view, 34> kHostSide{
     "/cpus/affinity",
     "/cpus/core_scheduling",
     "/memory/file",
@@ -41,6 +41,8 @@ constexpr std::array<std::string_view, 32> kHostSide{
     "/disks/*/vhost_socket",
     "/disks/*/direct",
     "/disks/*/overlay",
+    "/disks/*/overlay_limit",
+    "/disks/*/on_enospc",
     "/net/*/tap",
     "/net/*/fds",
     "/net/*/passt",

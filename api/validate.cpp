@@ -13,6 +13,7 @@
 #include "api/host_files.h"
 #include "api/unbuilt.h"
 #include "api/validate_devices.h"
+#include "api/validate_disks.h"
 #include "api/validate_networks.h"
 #include "api/validate_pmem.h"
 
@@ -180,6 +181,7 @@ Status validate(const VmConfig& config, ValidateFor purpose) {
   check_consoles(config, findings);
   check_device_ids(config, findings);
   check_shared_paths(config, findings);
+  check_disks(config, /*look_inside=*/purpose == ValidateFor::Boot, findings);
   check_networks(config, findings);
   check_pmem(config, findings);
   check_vsock(config, findings);

@@ -9,6 +9,7 @@
 
 #include "api/config_device_fields.h"
 #include "api/config_fields.h"
+#include "api/disk_source.h"
 #include "api/host_files.h"
 
 namespace vmmd::api {
@@ -158,10 +159,9 @@ void check_shared_paths(const VmConfig& config, Findings& findings) {
   uses.add("/debug_console/file", config.debug_console.file, /*written=*/true);
   for (std::size_t i = 0; i < config.disks.size(); ++i) {
     const DiskConfig& disk = config.disks[i];
-    uses.add(fmt::format("/disks/{}/path", i), disk.path, !disk.readonly && !disk.overlay);
-    if (disk.overlay && *disk.overlay != "memory") {
-      uses.add(fmt::format("/disks/{}/overlay", i), disk.overlay, /*written=*/true);
-    }
+    const DiskSource source = disk_source(disk);
+    uses.add(fmt::format("/disks/{}/path", i), source.path, source.writes_image(disk.readonly));
+    uses.add(fmt::format("/disks/{}/overlay", i), source.overlay_file, /*written=*/true);
   }
   for (std::size_t i = 0; i < config.pmem.size(); ++i) {
     uses.add(fmt::format("/pmem/{}/file", i), config.pmem[i].file, !config.pmem[i].discard_writes);

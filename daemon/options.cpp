@@ -27,7 +27,7 @@ Examples:
 // The texts of VM options as given; empty = not given.
 struct VmTexts {
   std::string cpus, memory, kernel, initramfs, cmdline, serial, console, debug_console, platform;
-  std::vector<std::string> nets;
+  std::vector<std::string> disks, rate_limit_groups, nets;
 };
 
 Result<api::VmConfig> vm_config(const VmTexts& texts) {
@@ -52,6 +52,12 @@ Result<api::VmConfig> vm_config(const VmTexts& texts) {
   }
   if (!texts.platform.empty()) {
     VMMD_ASSIGN(config.platform, api::parse_platform_option(texts.platform));
+  }
+  for (const std::string& text : texts.rate_limit_groups) {
+    VMMD_ASSIGN(config.rate_limit_groups.emplace_back(), api::parse_rate_limit_group_option(text));
+  }
+  for (const std::string& text : texts.disks) {
+    VMMD_ASSIGN(config.disks.emplace_back(), api::parse_disk_option(text));
   }
   for (const std::string& text : texts.nets) {
     VMMD_ASSIGN(config.net.emplace_back(), api::parse_net_option(text));
@@ -107,6 +113,10 @@ ParsedOptions parse_options(int argc, char** argv) {
   vm->add_option("--console", texts.console, "off|null|tty|pty|file=PATH|socket=PATH");
   vm->add_option("--debug-console", texts.debug_console, "off|null|tty|pty|file=PATH,iobase=0xe9");
   vm->add_option("--platform", texts.platform, "pc=on: a PC's old devices (PIC, PIT, keyboard, ...)");
+  vm->add_option("--disk", texts.disks,
+                 "path=FILE,readonly=on,serial=,num_queues=,overlay=memory|FILE,id=,...");
+  vm->add_option("--rate-limit-group", texts.rate_limit_groups,
+                 "id=NAME,bw_size=,bw_refill_time=,ops_size=,ops_refill_time=,...: limits that disks share");
   vm->add_option("--net", texts.nets, "tap=NAME|fd=[N,...]|passt=SOCKET,mac=,mtu=,num_queues=,ip=,mask=,...");
   app.add_option("--restore", restore,
                  "Restore a snapshot: source_url=file:///DIR,memory_restore_mode=cow|copy,"

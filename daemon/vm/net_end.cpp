@@ -11,6 +11,7 @@
 #include "api/mac_address.h"
 #include "daemon/net/passt.h"
 #include "daemon/net/tap.h"
+#include "daemon/vm/rate_limits.h"
 #include "devices/virtio/net.h"
 
 namespace vmmd::vm {
@@ -53,22 +54,6 @@ Result<Backend> open_backend(const api::NetConfig& config) {
   return Backend(std::move(tap));
 }
 
-std::optional<devices::TokenBucketConfig> bucket(const std::optional<api::TokenBucket>& config) {
-  constexpr std::uint64_t kNsPerMs = 1'000'000;
-  if (!config) return std::nullopt;
-  std::uint64_t refill_ns = 0;
-  if (__builtin_mul_overflow(config->refill_time, kNsPerMs, &refill_ns))
-    refill_ns = devices::TokenBucket::kLimit;
-  return devices::TokenBucketConfig{config->size, config->one_time_burst.value_or(0), refill_ns};
-}
-
-std::shared_ptr<devices::RateLimiter> limiter(const api::NetConfig& config, devices::Clock& clock) {
-  if (!config.rate_limiter_config) return nullptr;
-  const auto& [bandwidth, ops] = *config.rate_limiter_config;
-  return std::make_shared<devices::RateLimiter>(devices::RateLimiter::Config{bucket(bandwidth), bucket(ops)},
-                                                clock);
-}
-
 }  // namespace
 
 Result<std::unique_ptr<HostEnd>> NetEnd::open(const api::NetConfig& config) {
@@ -94,8 +79,8 @@ Result<std::unique_ptr<devices::VirtioDevice>> NetEnd::make_device(const DeviceG
   config.offload_tso = config_.offload_tso;
   config.offload_ufo = config_.offload_ufo;
   // Each direction has the whole rate, as Cloud Hypervisor's and Firecracker's.
-  config.rx_limiter = limiter(config_, glue.clock);
-  config.tx_limiter = limiter(config_, glue.clock);
+  config.rx_limiter = make_limiter(config_.rate_limiter_config, glue.clock);
+  config.tx_limiter = make_limiter(config_.rate_limiter_config, glue.clock);
   return std::unique_ptr<devices::VirtioDevice>(
       std::make_unique<devices::NetDevice>(std::move(config), *backend_, glue.shared_loop, glue.events));
 }

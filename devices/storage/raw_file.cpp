@@ -73,7 +73,11 @@ Result<std::unique_ptr<RawFile>> RawFile::open(const std::string& path, const Op
   if (::fcntl(fd.get(), F_OFD_SETLK, &lock) != 0) {
     const int error = errno;
     if (error == EAGAIN || error == EACCES) {
-      return fail(ErrorCode::Conflict, "the image {} is in use: another program holds a lock on it", path);
+      return fail(
+          ErrorCode::Conflict,
+          "the image {} is in use: another VM or program {} it; end that one, or give this VM a copy, "
+          "or an overlay if the other only reads it",
+          path, options.readonly ? "writes" : "reads or writes");
     }
     // A filesystem without locks: as good as Cloud Hypervisor without them, and nothing can be done.
     if (error != EOPNOTSUPP && error != ENOLCK && error != EINVAL && error != ENOSYS)

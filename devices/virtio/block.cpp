@@ -125,7 +125,8 @@ VirtioBlock::~VirtioBlock() = default;
 
 std::uint64_t VirtioBlock::features() const {
   std::uint64_t features = kSegMax | kBlkSize | kFlush | kTopology;
-  features |= disk_.readonly() ? kReadOnly : kDiscard | kWriteZeroes;
+  features |= disk_.readonly() ? kReadOnly : kWriteZeroes;
+  if (!disk_.readonly() && config_.discard) features |= kDiscard;
   if (config_.queues > 1) features |= kMultiQueue;
   return features;
 }
@@ -148,12 +149,14 @@ std::uint64_t VirtioBlock::read_config(std::uint64_t offset, unsigned width) {
   put(bytes, 26, std::uint16_t{8});
   put(bytes, 34, config_.queues);
   if (!disk_.readonly()) {
-    put(bytes, 36, kMaxRangeSectors);
-    put(bytes, 40, std::uint32_t{kMaxRanges});
-    put(bytes, 44, std::uint32_t{8});
+    if (config_.discard) {
+      put(bytes, 36, kMaxRangeSectors);
+      put(bytes, 40, std::uint32_t{kMaxRanges});
+      put(bytes, 44, std::uint32_t{8});
+    }
     put(bytes, 48, kMaxRangeSectors);
     put(bytes, 52, std::uint32_t{kMaxRanges});
-    put(bytes, 56, std::uint8_t{1});
+    put(bytes, 56, std::uint8_t{config_.discard});
   }
   return read_config_bytes(bytes, offset, width);
 }
@@ -168,6 +171,7 @@ void VirtioBlock::start(const VirtioRun& run) {
     run_.transport->needs_reset("the disk cannot be used");
     return;
   }
+  refresh_size();  // the image may have grown while the VM stood still
   for (unsigned i = 0; i < queues_.size(); ++i) run_queue(i);
   disk_.kick();
   flush_queues();
@@ -288,10 +292,15 @@ bool VirtioBlock::take(unsigned /*index*/, Slot& slot) {
     case kTypeGetId:
       answer_serial(slot);
       break;
-    case kTypeDiscard:
     case kTypeWriteZeroes:
-      begin_ranges(slot, header.type == kTypeWriteZeroes);
+      begin_ranges(slot, /*zeroes=*/true);
       break;
+    case kTypeDiscard:
+      if (config_.discard) {
+        begin_ranges(slot, /*zeroes=*/false);
+        break;
+      }
+      [[fallthrough]];
     default:
       finish(slot, kUnsupported);
   }
@@ -359,7 +368,7 @@ void VirtioBlock::next_range(Slot& slot) {
   const Range& range = slot.ranges[slot.range];
   slot.offset = range.sector * kSector;
   slot.length = std::uint64_t{range.sectors} * kSector;
-  slot.unmap = (range.flags & kUnmap) != 0;
+  slot.unmap = (range.flags & kUnmap) != 0 && config_.discard;
   disk_.submit(slot);
 }
 

@@ -28,9 +28,10 @@ class VirtioBlock final : public VirtioDevice {
  public:
   struct Config {
     std::string id;
-    std::string serial;  // cut to 20 bytes
+    std::string serial;  // cut to 20 bytes, as Cloud Hypervisor does
     std::uint16_t queues = 1;
     std::uint16_t queue_size = 128;
+    bool discard = true;  // offers discard, and write zeroes that give space back
   };
   /// `disk`, `loop` and `events` outlive the device. `size` in bytes, whole sectors of 512 count.
   VirtioBlock(Config config, Disk& disk, std::uint64_t size, EventLoop& loop,

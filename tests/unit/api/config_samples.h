@@ -36,6 +36,7 @@ inline const std::string kFull = R"({
     "vhost_socket": "/vs", "rate_limiter_config": {"ops": {"size": 1007, "refill_time": 1008}},
     "rate_limit_group": "g", "serial": "S1", "queue_affinity": [{"queue_index": 2, "host_cpus": [1]}],
     "backing_files": true, "sparse": false, "image_type": "Raw", "lock_granularity": "Full", "overlay": "memory",
+    "overlay_limit": 4097, "on_enospc": "Pause",
     "id": "disk0", "iommu": true, "pci_segment": 1, "pci_device_id": 7
   }],
   "net": [{

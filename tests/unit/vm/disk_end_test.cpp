@@ -1,0 +1,98 @@
+#include "daemon/vm/disk_end.h"
+
+#include <fstream>
+
+#include <doctest/doctest.h>
+
+#include "devices/virtio/device.h"
+#include "tests/unit/support/fake_clock.h"
+#include "tests/unit/support/fake_device_events.h"
+#include "tests/unit/support/fake_event_loop.h"
+#include "tests/unit/support/temp_dir.h"
+#include "tests/unit/support/virtio_guest.h"
+
+using namespace vmmd;
+
+namespace {
+
+struct Host {
+  Host() { std::ofstream(dir / "image") << std::string(8192, 'i'); }
+  api::DiskConfig disk(const std::string& id) const {
+    api::DiskConfig config;
+    config.path = dir / "image";
+    config.pci.id = id;
+    return config;
+  }
+  Result<std::unique_ptr<vm::HostEnd>> open(const api::DiskConfig& config) const {
+    return vm::DiskEnd::open(config, std::make_shared<vm::RateLimitGroups>(groups));
+  }
+
+  testing::TempDir dir;
+  std::vector<api::RateLimitGroupConfig> groups;
+};
+
+}  // namespace
+
+TEST_CASE("disk: the second VM on one image is told which image, and what to do") {
+  const Host host;
+  const auto first = host.open(host.disk("a"));
+  REQUIRE(first.has_value());
+  const auto second = host.open(host.disk("b"));
+  REQUIRE_FALSE(second.has_value());
+  CHECK(second.error().code == ErrorCode::Conflict);
+  const std::string message = second.error().to_string();
+  CHECK(message.find("\"b\"") != std::string::npos);
+  CHECK(message.find(host.dir / "image") != std::string::npos);
+  CHECK(message.find("give this VM a copy") != std::string::npos);
+}
+
+TEST_CASE("disk: those who only read share an image, until it is closed nobody writes it") {
+  const Host host;
+  api::DiskConfig reader = host.disk("r");
+  reader.readonly = true;
+  auto first = host.open(reader);
+  REQUIRE(first.has_value());
+  {
+    const auto second = host.open(reader);
+    CHECK(second.has_value());
+    CHECK_FALSE(host.open(host.disk("w")).has_value());
+  }
+  first->reset();
+  CHECK(host.open(host.disk("w")).has_value());
+}
+
+TEST_CASE("disk: a device is as configured, and a reboot's sees that the image has grown") {
+  const Host host;
+  testing::FakeEventLoop loop;
+  testing::FakeClock clock;
+  testing::FakeDeviceEvents events;
+  const testing::FakeGuest guest;
+  const vm::DeviceGlue glue{guest.memory(), clock, loop, events};
+  api::DiskConfig config = host.disk("root");
+  config.num_queues = 3;
+  config.queue_size = 64;
+  const auto end = host.open(config);
+  REQUIRE(end.has_value());
+  {
+    const auto device = (*end)->make_device(glue);
+    REQUIRE(device.has_value());
+    CHECK((*device)->unit_name() == "disk:root");
+    CHECK((*device)->queue_sizes() == std::vector<std::uint16_t>{64, 64, 64});
+    CHECK((*device)->read_config(0, 8) == 16);
+  }
+  std::filesystem::resize_file(host.dir / "image", 65536);
+  const auto device = (*end)->make_device(glue);
+  REQUIRE(device.has_value());
+  CHECK((*device)->read_config(0, 8) == 128);
+}
+
+TEST_CASE("rate limits: a group's limiter is shared as long as somebody has it") {
+  testing::FakeClock clock;
+  vm::RateLimitGroups groups({{"g", {}}, {"h", {}}});
+  auto first = groups.limiter("g", clock);
+  REQUIRE(first != nullptr);
+  CHECK(groups.limiter("g", clock) == first);
+  CHECK(groups.limiter("h", clock) != first);
+  CHECK(groups.limiter("x", clock) == nullptr);
+  CHECK(vm::make_limiter(std::nullopt, clock) == nullptr);
+}
