@@ -78,7 +78,6 @@ def test_what_is_no_configuration_is_400(daemon, body):
 
 
 @pytest.mark.parametrize("field,value", [
-    ("disks", [{"path": "/dev/null"}]),
     ("net", [{"tap": "tap0"}]),
     ("balloon", {"size": 1 << 20}),
     ("watchdog", True),

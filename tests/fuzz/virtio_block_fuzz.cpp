@@ -29,7 +29,6 @@ struct NoEvents final : devices::DeviceEvents {
 /// Bytes in memory. Holds requests until it is told to do one of them.
 class ScriptedDisk final : public devices::Disk {
  public:
-  explicit ScriptedDisk(devices::EventLoop& loop) : loop_(loop), bytes_(kDiskSize) {}
   [[nodiscard]] const std::string& name() const override { return name_; }
   [[nodiscard]] bool readonly() const override { return readonly_only; }
   [[nodiscard]] Result<std::uint64_t> size() override { return kDiskSize + grown; }
@@ -82,9 +81,8 @@ class ScriptedDisk final : public devices::Disk {
     if (transfer && sum != request.length) std::abort();
   }
 
-  devices::EventLoop& loop_;
   const std::string name_ = "scripted";
-  std::vector<char> bytes_;
+  std::vector<char> bytes_ = std::vector<char>(kDiskSize);
   std::vector<devices::DiskRequest*> waiting_;
   std::function<void()> batch_done_;
 };
@@ -102,7 +100,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto next16 = [&] { return static_cast<std::uint16_t>(next() | next() << 8); };
   testing::FakeEventLoop loop;
   testing::FakeGuest guest(1 << 20);
-  ScriptedDisk disk(loop);
+  ScriptedDisk disk;
   NoEvents events;
   const std::uint8_t options = next();
   disk.readonly_only = (options & 1U) != 0;

@@ -272,6 +272,7 @@ TEST_CASE("disks share an image only where nobody writes it") {
   const auto has_conflict = [&] { return validate(host.config).error().code == ErrorCode::Conflict; };
   DiskConfig disk;
   disk.path = host.path("vmlinux.img");
+  std::ofstream(*disk.path) << std::string(512, 'd');
   host.config.disks = {disk, disk};
   CHECK(has_conflict());
   for (DiskConfig& d : host.config.disks) d.readonly = true;
