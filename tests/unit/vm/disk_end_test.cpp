@@ -8,6 +8,7 @@
 #include "tests/unit/support/fake_clock.h"
 #include "tests/unit/support/fake_device_events.h"
 #include "tests/unit/support/fake_event_loop.h"
+#include "tests/unit/support/fake_power.h"
 #include "tests/unit/support/temp_dir.h"
 #include "tests/unit/support/virtio_guest.h"
 
@@ -29,6 +30,11 @@ struct Host {
 
   testing::TempDir dir;
   std::vector<api::RateLimitGroupConfig> groups;
+};
+
+struct NoReclaim final : devices::MemoryReclaim {
+  [[nodiscard]] std::uint64_t granularity() const override { return 4096; }
+  Result<std::uint64_t> discard(devices::GuestAddress, std::uint64_t) override { return 0; }
 };
 
 }  // namespace
@@ -67,7 +73,9 @@ TEST_CASE("disk: a device is as configured, and a reboot's sees that the image h
   testing::FakeClock clock;
   testing::FakeDeviceEvents events;
   const testing::FakeGuest guest;
-  const vm::DeviceGlue glue{guest.memory(), clock, loop, events};
+  NoReclaim reclaim;
+  testing::FakePowerSink power;
+  const vm::DeviceGlue glue{guest.memory(), clock, loop, events, reclaim, power};
   api::DiskConfig config = host.disk("root");
   config.num_queues = 3;
   config.queue_size = 64;
