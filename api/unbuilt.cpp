@@ -1,7 +1,10 @@
 #include "api/unbuilt.h"
 
+#include <algorithm>
 #include <array>
 #include <string_view>
+
+#include "api/disk_source.h"
 
 namespace vmmd::api {
 
@@ -35,8 +38,13 @@ constexpr auto kUnbuilt = std::to_array<Unbuilt>({
      [](const VmConfig& c) { return c.payload.host_data.has_value(); }},
     {"/payload/fw_cfg_config", "fw_cfg",
      [](const VmConfig& c) { return c.payload.fw_cfg_config.has_value(); }},
-    {"/rate_limit_groups", "rate limits", [](const VmConfig& c) { return !c.rate_limit_groups.empty(); }},
-    {"/disks", "virtio-block", [](const VmConfig& c) { return !c.disks.empty(); }},
+    {"/disks", "an overlay",
+     [](const VmConfig& c) {
+       return std::any_of(c.disks.begin(), c.disks.end(), [](const DiskConfig& disk) {
+         const DiskSource source = disk_source(disk);
+         return source.memory_overlay || source.overlay_file;
+       });
+     }},
     {"/balloon", "virtio-balloon", [](const VmConfig& c) { return c.balloon.has_value(); }},
     {"/fs", "virtio-fs", [](const VmConfig& c) { return !c.fs.empty(); }},
     {"/generic_vhost_user", "vhost-user", [](const VmConfig& c) { return !c.generic_vhost_user.empty(); }},

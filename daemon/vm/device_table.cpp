@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "daemon/vm/disk_end.h"
 #include "daemon/vm/net_end.h"
 #include "daemon/vm/pmem_end.h"
 #include "daemon/vm/rng_end.h"
@@ -51,6 +52,12 @@ std::string free_id(std::string_view prefix, const std::set<std::string>& taken)
 
 std::vector<ConfiguredDevice> configured_devices(api::VmConfig& config) {
   std::vector<ConfiguredDevice> devices;
+  const auto groups = std::make_shared<RateLimitGroups>(config.rate_limit_groups);
+  for (std::size_t i = 0; i < config.disks.size(); ++i) {
+    api::DiskConfig& disk = config.disks[i];
+    devices.push_back({fmt::format("/disks/{}", i), "disk", &disk.pci,
+                       [&disk, groups](const HostGlue&) { return DiskEnd::open(disk, groups); }});
+  }
   for (std::size_t i = 0; i < config.net.size(); ++i)
     devices.push_back(device<NetEnd>(fmt::format("/net/{}", i), "net", config.net[i]));
   for (std::size_t i = 0; i < config.pmem.size(); ++i) {
