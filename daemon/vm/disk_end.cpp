@@ -1,6 +1,7 @@
 #include "daemon/vm/disk_end.h"
 
 #include "api/disk_source.h"
+#include "devices/storage/overlay.h"
 #include "devices/storage/raw_file.h"
 #include "devices/virtio/block.h"
 
@@ -14,6 +15,10 @@ Result<DiskPointer> open_disk(const api::DiskConfig& config) {
   const api::DiskSource source = api::disk_source(config);
   VMMD_ASSIGN(auto image,
               devices::RawFile::open(source.path, {.readonly = !source.writes_image(config.readonly)}));
+  if (source.overlay_file) {
+    VMMD_ASSIGN(auto overlay, devices::Overlay::in_file(std::move(image), *source.overlay_file));
+    return DiskPointer(std::move(overlay));
+  }
   return DiskPointer(std::move(image));
 }
 

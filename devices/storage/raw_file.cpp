@@ -83,7 +83,12 @@ Result<std::unique_ptr<RawFile>> RawFile::open(const std::string& path, const Op
     if (error != EOPNOTSUPP && error != ENOLCK && error != EINVAL && error != ENOSYS)
       return fail_errno(ErrorCode::BadRequest, error, "cannot lock the image {}", path);
   }
-  std::unique_ptr<RawFile> disk(new RawFile(path, std::move(fd), options));
+  return adopt(std::move(fd), path, options);
+}
+
+Result<std::unique_ptr<RawFile>> RawFile::adopt(UniqueFd fd, const std::string& name,
+                                                const Options& options) {
+  std::unique_ptr<RawFile> disk(new RawFile(name, std::move(fd), options));
   if (options.use_io_uring) VMMD_TRY(disk->set_up_ring());
   return disk;
 }
@@ -147,6 +152,27 @@ void RawFile::prepare(DiskRequest& request) {
       break;
   }
   ::io_uring_sqe_set_data(sqe, &request);
+  queued_.push_back(&request);
+}
+
+// Also with nothing to do, as after most completions.
+void RawFile::submit_ring() {
+  if (queued_.empty()) return;
+  const int taken = ::io_uring_submit(&ring_->ring);
+  if (taken > 0) {
+    queued_.erase(queued_.begin(), queued_.begin() + std::min<std::ptrdiff_t>(taken, std::ssize(queued_)));
+    in_flight_ += static_cast<std::size_t>(taken);
+  }
+  // EAGAIN, EBUSY: the next completion tries again. If there will be none, nobody would.
+  if (!queued_.empty() && in_flight_ == 0) give_up_ring();
+}
+
+// The host cannot take requests in this way now (it is out of memory, most likely): go on by system calls.
+void RawFile::give_up_ring() {
+  watch_.reset();
+  ring_.reset();
+  waiting_.insert(waiting_.begin(), queued_.begin(), queued_.end());
+  queued_.clear();
 }
 
 // One system call for all, unless there are more than the ring holds: the rest follows as completions come.
@@ -155,10 +181,9 @@ void RawFile::kick() {
     std::size_t taken = 0;
     while (taken < waiting_.size() && ::io_uring_sq_space_left(&ring_->ring) > 0) prepare(*waiting_[taken++]);
     waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(taken));
-    // EBUSY, EAGAIN: entries stay in the ring; the next kick(), at the latest after a completion, takes them.
-    if (::io_uring_sq_ready(&ring_->ring) > 0) static_cast<void>(::io_uring_submit(&ring_->ring));
-    return;
+    submit_ring();
   }
+  if (ring_) return;
   if (serve_posted_ || waiting_.empty()) return;
   serve_posted_ = true;
   loop_->post([this] { serve_waiting(); });
@@ -207,6 +232,7 @@ void RawFile::reap() {
     auto* request = static_cast<DiskRequest*>(::io_uring_cqe_get_data(cqe));
     const int result = cqe->res;
     ::io_uring_cqe_seen(&ring_->ring, cqe);
+    --in_flight_;
     complete(*request, result);
   }
   kick();

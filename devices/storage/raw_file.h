@@ -20,6 +20,8 @@ class RawFile final : public Disk {
   /// Opens and locks: shared if read-only, else exclusive (open file description locks over the whole file),
   /// so that no two VMs write one image. Conflict, with the path, when somebody holds it.
   static Result<std::unique_ptr<RawFile>> open(const std::string& path, const Options& options);
+  /// Bytes that are ours already, not locked: a memfd, a snapshot's file. `name` is for messages.
+  static Result<std::unique_ptr<RawFile>> adopt(UniqueFd fd, const std::string& name, const Options& options);
   ~RawFile() override;
   RawFile(const RawFile&) = delete;
   RawFile& operator=(const RawFile&) = delete;
@@ -35,12 +37,15 @@ class RawFile final : public Disk {
   /// For mapping it.
   [[nodiscard]] int fd() const { return fd_.get(); }
   [[nodiscard]] bool uses_io_uring() const { return ring_ != nullptr; }
+  [[nodiscard]] int fd() const { return fd_.get(); }
 
  private:
   struct Ring;
   RawFile(std::string path, UniqueFd fd, const Options& options);
   Status set_up_ring();
   void prepare(DiskRequest& request);
+  void submit_ring();
+  void give_up_ring();
   void reap();
   void serve_waiting();
   void complete(DiskRequest& request, int result);
@@ -52,6 +57,8 @@ class RawFile final : public Disk {
   Options options_;
   std::unique_ptr<Ring> ring_;         // nullptr: without io_uring
   std::vector<DiskRequest*> waiting_;  // not yet given to the kernel
+  std::vector<DiskRequest*> queued_;   // in the ring, where the kernel has not taken them yet
+  std::size_t in_flight_ = 0;          // taken by the kernel
   std::vector<DiskRequest*> serving_;  // serve_waiting()'s, to keep its room
   bool serve_posted_ = false;
   EventLoop* loop_ = nullptr;

@@ -240,6 +240,14 @@ void run_command(struct agent* agent, char* line) {
     hex(line);
   } else if (same(word, "put")) {
     put(line);
+  } else if (same(word, "disk")) {
+    disk(line);
+  } else if (same(word, "mount")) {
+    const char* device = next_word(&line);
+    const char* where = next_word(&line);
+    const char* type = next_word(&line);
+    SYS(83, where, 0755, 0, 0);  // mkdir
+    print("mount %u\n", (u64)-sys(165, (long)device, (long)where, (long)type, 0, 0, 0));
   } else if (same(word, "dmesg")) {
     dmesg(next_word(&line));
   } else if (same(word, "file")) {

@@ -22,6 +22,14 @@
 //   vsock write TEXT               vsock written
 //   vsock send|receive SEED KIB    ok DIGEST | bad OFFSET (as mem)
 //   vsock cid                      vsock cid N
+//   mount DEVICE DIRECTORY TYPE    mount ERROR
+// Records of 4 KiB, past the page cache; FIRST and COUNT in records:
+//   disk write|check PATH SEED FIRST COUNT   disk wrote COUNT | disk checked COUNT | disk: what is wrong
+//   disk start PATH SEED WRITERS SLOTS       that many processes, each going round in its slots, for ever
+//   disk stop                                disk stopped RECORDS
+//   disk verify PATH SEED 0 SLOTS            after stop: every slot has its last record
+//   disk discard PATH FIRST COUNT            disk discarded ERROR
+//   disk trim DIRECTORY                      disk trimmed BYTES
 //   poweroff, reboot
 // clang-format on
 #pragma once

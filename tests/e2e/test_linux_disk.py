@@ -1,0 +1,138 @@
+"""virtio-block in the Linux guest: what it writes is on the host, what it flushed survives, and nothing is lost, torn
+or seen twice over snapshots and restores."""
+import os
+import subprocess
+
+import pytest
+
+import vmmd
+
+RECORD = 4096
+SIZE = 32 << 20
+
+
+def image(path, size=SIZE):
+    path.write_bytes(b"")
+    os.truncate(path, size)
+    return path
+
+
+def disk(path, name="data", **more):
+    return {"path": str(path), "id": name, **more}
+
+
+def boot(linux, daemon, *disks, more="tick=200", **config):
+    return linux.boot(daemon, disks=list(disks), more=more, **config)
+
+
+@pytest.fixture(scope="module")
+def with_disk(linux, tmp_path_factory):
+    """A snapshot of a guest with a disk, and the disk's image as it was then."""
+    folder = tmp_path_factory.mktemp("disk")
+    daemon = vmmd.Daemon(folder / "vmmd")
+    try:
+        serial = boot(linux, daemon, disk(image(folder / "data.img"), serial="S/N 42", num_queues=2),
+                      disk(image(folder / "ro.img"), "ro", readonly=True))
+        serial.ask("disk write /dev/vda 7 0 64", r"^disk wrote 64$")
+        daemon.put("vm.pause")
+        daemon.snapshot(folder / "snapshot")
+    finally:
+        daemon.kill()
+    return folder
+
+
+@pytest.fixture
+def guest(start, with_disk, tmp_path):
+    """A restored guest whose disk is a copy of its own: (daemon, serial, the image's path)."""
+    copy = tmp_path / "data.img"
+    subprocess.run(["cp", "--sparse=always", with_disk / "data.img", copy], check=True)
+    daemon = start()
+    serial = daemon.restore(with_disk / "snapshot", overrides={"disks": [{"id": "data", "path": str(copy)}]})
+    return daemon, serial, copy
+
+
+def test_the_guest_sees_the_disk_as_it_is_configured(guest):
+    daemon, serial, _ = guest
+    for name, value in [("serial", "S/N 42"), ("size", str(SIZE // 512)), ("ro", "0"),
+                        ("queue/physical_block_size", "4096")]:
+        serial.ask(f"cat /sys/block/vda/{name}", f"^{value}\\s*end$")
+    serial.ask("cat /sys/block/vdb/ro", r"^1\s*end$")
+    serial.ask("disk write /dev/vdb 1 0 1", r"^disk: (open|record 0) error \d+$")
+    assert daemon.get("vm.counters")["disk:data"]["reads"] >= 0
+
+
+def test_what_the_guest_flushed_is_in_the_image(guest):
+    daemon, serial, path = guest
+    serial.ask("disk check /dev/vda 7 0 64", r"^disk checked 64$")
+    serial.ask("disk write /dev/vda 9 100 50", r"^disk wrote 50$")
+    counters = daemon.get("vm.counters")["disk:data"]
+    assert counters["write_bytes"] >= 50 * RECORD and counters["flushes"] >= 1
+    daemon.kill()
+    content = path.read_bytes()
+    for number in (100, 149):
+        record = content[number * RECORD:(number + 1) * RECORD]
+        assert int.from_bytes(record[:8], "little") == number and int.from_bytes(record[8:16], "little") == 9
+
+
+def test_a_discard_gives_the_space_back(guest):
+    _, serial, path = guest
+    serial.ask("disk write /dev/vda 3 1024 1024", r"^disk wrote 1024$")
+    before = path.stat().st_blocks
+    serial.ask("disk discard /dev/vda 1024 1024", r"^disk discarded 0$")
+    assert path.stat().st_blocks <= before - 1024 * RECORD // 512
+
+
+def test_two_vms_do_not_write_one_image(guest, start, with_disk):
+    _, _, path = guest
+    other = start(name="other")
+    with pytest.raises(vmmd.ApiError) as refused:
+        other.restore(with_disk / "snapshot", overrides={"disks": [{"id": "data", "path": str(path)}]})
+    assert str(path) in refused.value.text and "is in use" in refused.value.text
+
+
+@pytest.mark.parametrize("generations", [4])
+def test_writers_lose_nothing_over_snapshots(guest, start, tmp_path, generations):
+    daemon, serial, path = guest
+    slots = 200
+    serial.ask(f"disk start /dev/vda 5 4 {slots}", r"^disk writing$")
+    for generation in range(generations):
+        serial.expect(r"^tick \d+$")
+        daemon.put("vm.pause")
+        folder = tmp_path / f"snap{generation}"
+        daemon.snapshot(folder)
+        daemon.kill()
+        # The image as it is when the VM stops is what the snapshot goes with.
+        daemon = start(name=f"gen{generation}")
+        serial = daemon.restore(folder)
+    serial.expect(r"^tick \d+$")
+    serial.ask("disk stop", r"^disk stopped (\d+)$")
+    assert int(serial.ask(f"disk verify /dev/vda 5 0 {slots}", r"^disk checked (\d+)$")[1]) > 0
+
+
+def test_a_reboot_finds_the_disk_again(guest):
+    daemon, serial, _ = guest
+    serial.ask("disk write /dev/vda 6 0 16", r"^disk wrote 16$")
+    daemon.put("vm.reboot")
+    serial.expect(r"^AGENT READY$", timeout=240)
+    serial.ask("disk check /dev/vda 6 0 16", r"^disk checked 16$")
+
+
+def test_linux_boots_from_a_disk(linux, start, tmp_path):
+    tree = tmp_path / "tree"
+    for name in ("dev", "proc", "sys", "mnt"):
+        (tree / name).mkdir(parents=True)
+    subprocess.run(f"cd {tree} && cpio --quiet -id init < {linux.initramfs}", shell=True, check=True)
+    (tree / "hello").write_text("from the host\n")
+    root = image(tmp_path / "root.img")
+    subprocess.run(["mkfs.ext4", "-q", "-d", tree, root], check=True, stdout=subprocess.DEVNULL)
+    daemon = start()
+    payload = {"kernel": str(linux.kernel),
+               "cmdline": linux.cmdline(128 << 20, "root=/dev/vda rw init=/init tick=0")}
+    serial = daemon.boot(linux.kernel, memory=128 << 20, payload=payload, disks=[disk(root, "root")])
+    serial.expect(r"^AGENT READY$", timeout=240)
+    serial.ask("cat /hello", r"^from the host\s*end$")
+    serial.ask("put /hello from the guest", r"^put 14$")
+    serial.send("poweroff")
+    daemon.wait_exit()
+    told = subprocess.run(["debugfs", "-R", "cat /hello", root], check=True, capture_output=True, text=True).stdout
+    assert told.startswith("from the guest")
