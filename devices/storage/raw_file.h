@@ -37,7 +37,6 @@ class RawFile final : public Disk {
   /// For mapping it.
   [[nodiscard]] int fd() const { return fd_.get(); }
   [[nodiscard]] bool uses_io_uring() const { return ring_ != nullptr; }
-  [[nodiscard]] int fd() const { return fd_.get(); }
 
  private:
   struct Ring;

@@ -45,6 +45,7 @@ void run_command(struct agent* agent, char* line);
 void set_tick(struct agent* agent, u64 milliseconds);
 void power_off(void);
 
+void disk(char* line);
 void vsock(char* line);
 
 // Words that tell from which offset and seed they are. check_pattern() prints "ok DIGEST" or "bad OFFSET".
