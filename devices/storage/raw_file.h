@@ -34,7 +34,7 @@ class RawFile final : public Disk {
   Status start(EventLoop& loop, std::function<void()> batch_done) override;
   void stop() override;
 
-  /// For mapping it.
+  /// For those who map it, or look at what it holds.
   [[nodiscard]] int fd() const { return fd_.get(); }
   [[nodiscard]] bool uses_io_uring() const { return ring_ != nullptr; }
 
