@@ -1,6 +1,7 @@
 """The Linux guest: how it is booted, and how a snapshot of it at its agent's prompt is made once for many tests."""
 import dataclasses
 import pathlib
+import struct
 
 import vmmd
 
@@ -63,3 +64,12 @@ class Linux:
             return f"Debian's stock kernel did not boot within {STOCK_SECONDS} s (vmmd {state}; it last said: {words[0]})"
         finally:
             daemon.kill()
+
+
+def pattern(seed, size):
+    """The words that the agent's fill_pattern() writes."""
+    words = []
+    for offset in range(0, size, 8):
+        x = (offset ^ seed << 40 ^ seed) * 0x9E3779B97F4A7C15 & 2**64 - 1
+        words.append(x ^ x >> 29)
+    return struct.pack(f"<{len(words)}Q", *words)

@@ -1,11 +1,11 @@
 """vsock of a Linux guest: booted with the device once, then restored for each test with its own socket and CID."""
 import contextlib
 import socket
-import struct
 
 import pytest
 
 import vmmd
+from linux import pattern
 
 PORT = 1234  # of the guest
 CID = 42
@@ -37,15 +37,6 @@ def restore(daemon, snapshot, cid=CID):
     path = daemon.folder / "v"
     serial = daemon.restore(snapshot, overrides={"vsock": {"cid": cid, "socket": str(path)}})
     return daemon, serial, path
-
-
-def pattern(seed, size):
-    """What the agent's fill_pattern() writes."""
-    words = []
-    for offset in range(0, size, 8):
-        x = (offset ^ seed << 40 ^ seed) * 0x9E3779B97F4A7C15 & 2**64 - 1
-        words.append(x ^ x >> 29)
-    return struct.pack(f"<{len(words)}Q", *words)
 
 
 def line_of(stream):
