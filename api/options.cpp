@@ -153,6 +153,33 @@ Result<PlatformConfig> parse_platform_option(std::string_view text) {
   return platform;
 }
 
+Result<PmemConfig> parse_pmem_option(std::string_view text) {
+  VMMD_ASSIGN(const auto options, OptionText::parse("--pmem", text,
+                                                    {"file", "size", "discard_writes", "id", "iommu",
+                                                     "pci_segment", "pci_device_id"}));
+  PmemConfig pmem;
+  pmem.file = options.value("file").value_or("");
+  if (pmem.file.empty()) return fail(ErrorCode::BadRequest, "--pmem needs file=PATH");
+  VMMD_TRY(options.read_size("size", pmem.size));
+  VMMD_TRY(options.read_toggle("discard_writes", pmem.discard_writes));
+  VMMD_TRY(read_pci(options, pmem.pci));
+  return pmem;
+}
+
+Result<VsockConfig> parse_vsock_option(std::string_view text) {
+  VMMD_ASSIGN(
+      const auto options,
+      OptionText::parse("--vsock", text, {"cid", "socket", "id", "iommu", "pci_segment", "pci_device_id"}));
+  VsockConfig vsock;
+  vsock.socket = options.value("socket").value_or("");
+  if (vsock.socket.empty() || !options.has("cid")) {
+    return fail(ErrorCode::BadRequest, "--vsock needs cid=N, the guest's address, and socket=PATH");
+  }
+  VMMD_TRY(options.read_number("cid", vsock.cid, 3, 0xFFFF'FFFE));
+  VMMD_TRY(read_pci(options, vsock.pci));
+  return vsock;
+}
+
 Result<RestoreRequest> parse_restore_option(std::string_view text) {
   VMMD_ASSIGN(const auto options,
               OptionText::parse("--restore", text,

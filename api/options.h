@@ -44,6 +44,12 @@ namespace vmmd::api {
 /// `id=,bw_size=,…,ops_size=,…`
 [[nodiscard]] Result<RateLimitGroupConfig> parse_rate_limit_group_option(std::string_view text);
 
+/// `file=PATH,size=64M,discard_writes=on,id=,…`
+[[nodiscard]] Result<PmemConfig> parse_pmem_option(std::string_view text);
+
+/// `cid=3,socket=PATH,id=,…`
+[[nodiscard]] Result<VsockConfig> parse_vsock_option(std::string_view text);
+
 /// `source_url=file:///dir,memory_restore_mode=cow|copy|shared,prefault=on,resume=on,verify=none|lazy|full,
 /// cpu_check=strict|ignore,identity=new|keep,clock=realtime|continue,memory_size=512M,vcpus=2`.
 [[nodiscard]] Result<RestoreRequest> parse_restore_option(std::string_view text);

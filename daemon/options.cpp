@@ -26,8 +26,8 @@ Examples:
 
 // The texts of VM options as given; empty = not given.
 struct VmTexts {
-  std::string cpus, memory, kernel, initramfs, cmdline, serial, console, debug_console, platform;
-  std::vector<std::string> disks, rate_limit_groups, nets;
+  std::string cpus, memory, kernel, initramfs, cmdline, serial, console, debug_console, platform, vsock;
+  std::vector<std::string> disks, rate_limit_groups, nets, pmems;
 };
 
 Result<api::VmConfig> vm_config(const VmTexts& texts) {
@@ -61,6 +61,12 @@ Result<api::VmConfig> vm_config(const VmTexts& texts) {
   }
   for (const std::string& text : texts.nets) {
     VMMD_ASSIGN(config.net.emplace_back(), api::parse_net_option(text));
+  }
+  for (const std::string& text : texts.pmems) {
+    VMMD_ASSIGN(config.pmem.emplace_back(), api::parse_pmem_option(text));
+  }
+  if (!texts.vsock.empty()) {
+    VMMD_ASSIGN(config.vsock, api::parse_vsock_option(texts.vsock));
   }
   return config;
 }
@@ -118,6 +124,8 @@ ParsedOptions parse_options(int argc, char** argv) {
   vm->add_option("--rate-limit-group", texts.rate_limit_groups,
                  "id=NAME,bw_size=,bw_refill_time=,ops_size=,ops_refill_time=,...: limits that disks share");
   vm->add_option("--net", texts.nets, "tap=NAME|fd=[N,...]|passt=SOCKET,mac=,mtu=,num_queues=,ip=,mask=,...");
+  vm->add_option("--pmem", texts.pmems, "file=PATH,size=64M,discard_writes=on: a file as the guest's memory");
+  vm->add_option("--vsock", texts.vsock, "cid=3,socket=PATH: streams between host and guest");
   app.add_option("--restore", restore,
                  "Restore a snapshot: source_url=file:///DIR,memory_restore_mode=cow|copy,"
                  "resume=true,...");

@@ -19,6 +19,7 @@ namespace {
 Result<std::uint64_t> start_of(const api::VmConfig& config, std::size_t index) {
   VMMD_ASSIGN(const auto ram, memory::ram_layout(config.memory.size, config.cpus.max_phys_bits));
   std::vector<std::uint64_t> sizes;
+  sizes.reserve(config.pmem.size());
   for (const api::PmemConfig& pmem : config.pmem) sizes.push_back(pmem.size.value_or(0));
   VMMD_ASSIGN(const auto starts, memory::place_above_ram(ram, sizes, config.cpus.max_phys_bits));
   return starts.at(index);
