@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds vmmd and a Linux guest, and shows what vmmd is for: boot Linux over the API, pause,
-# snapshot, kill -9, restore three clones at once from one directory, each counting on where the first one stopped.
+# snapshot, kill -9, restore three clones at once from one directory, each counting on where the first one stopped and
+# answering over a vsock socket of its own.
 # Asks nothing and leaves nothing running. A second run installs and rebuilds nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -76,16 +77,29 @@ wait_line() {
   printf '%s' "${line%$'\r'}"
 }
 
+# ask_guest SOCKET: what the guest says on its vsock port 1234.
+ask_guest() {
+  timeout 30 python3 - "$1" <<'PYTHON' || die "the guest does not answer on $1"
+import socket, sys
+with socket.socket(socket.AF_UNIX) as stream:
+    stream.connect(sys.argv[1])
+    stream.sendall(b"CONNECT 1234\n")
+    connected, said = stream.makefile().read().splitlines()
+    assert connected.startswith("OK ")
+    print(said)
+PYTHON
+}
+
 last_tick() { grep -a -o '^tick [0-9]*' "$1" | tail -n 1; }
 
 bold "4. Boot Linux over the API"
 start_vmmd first
 start=$(now_ms)
-api first PUT vm.create "$(jq -n --arg guest "$guest" --arg serial "$work/first.serial" '{
+api first PUT vm.create "$(jq -n --arg guest "$guest" --arg serial "$work/first.serial" --arg vsock "$work/first.vsock" '{
   cpus: {boot_vcpus: 1, max_vcpus: 1}, memory: {size: 134217728},
   payload: {kernel: "\($guest)/vmlinux", initramfs: "\($guest)/initramfs.cpio",
-            cmdline: "console=ttyS0 slowring0 quiet tick=200"},
-  serial: {mode: "File", file: $serial}}')"
+            cmdline: "console=ttyS0 slowring0 quiet tick=200 vsock=1234"},
+  serial: {mode: "File", file: $serial}, vsock: {cid: 3, socket: $vsock}}')"
 api first PUT vm.boot
 note "vm.boot answered in $took; waiting for Linux"
 wait_line "$work/first.serial" '^AGENT READY' 180 >/dev/null
@@ -114,7 +128,8 @@ restores=()
 for n in 1 2 3; do
   (
     api "clone$n" PUT vm.restore "$(jq -n --arg snapshot "file://$work/snapshot" --arg serial "$work/clone$n.serial" \
-      '{source_url: $snapshot, resume: true, overrides: {serial: {mode: "File", file: $serial}}}')"
+      --arg vsock "$work/clone$n.vsock" --argjson cid $((3 + n)) '{source_url: $snapshot, resume: true,
+        overrides: {serial: {mode: "File", file: $serial}, vsock: {cid: $cid, socket: $vsock}}}')"
     echo "$took" >"$work/clone$n.took"
   ) &
   restores+=($!)
@@ -128,7 +143,8 @@ done
 for n in 1 2 3; do
   wait_line "$work/clone$n.serial" "^tick $((${stopped_at#tick } + 5))" 60 >/dev/null
   api "clone$n" GET vm.info
-  note "clone $n is $(jq -r .state <<<"$answer") at \"$(last_tick "$work/clone$n.serial")\""
+  said=$(ask_guest "$work/clone$n.vsock")
+  note "clone $n is $(jq -r .state <<<"$answer") at \"$(last_tick "$work/clone$n.serial")\", and over vsock it says \"$said\""
 done
 
 bold "Done"
