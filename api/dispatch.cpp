@@ -56,7 +56,7 @@ bool says_nothing(std::string_view body) {
 
 bool has_body(Action action) {
   return action == Action::Create || action == Action::Snapshot || action == Action::Restore ||
-         action == Action::Cancel;
+         action == Action::Cancel || action == Action::Resize;
 }
 
 }  // namespace
@@ -159,6 +159,15 @@ Dispatcher::Outcome Dispatcher::run(const Endpoint& endpoint, std::string_view b
       }
       service_.cancel(std::move(*id),
                       no_content(std::make_shared<OneReply>(endpoint.path, std::move(reply))));
+      break;
+    }
+    case Action::Resize: {
+      auto request = parse_resize_request(body);
+      if (!request) {
+        outcome.now = error_answer(endpoint.path, std::move(request).error());
+        break;
+      }
+      service_.resize(*request, no_content(std::make_shared<OneReply>(endpoint.path, std::move(reply))));
       break;
     }
     case Action::Events:

@@ -32,7 +32,7 @@ constexpr std::array kEndpoints = {
     Endpoint{"vm.snapshot", Verb::Put, Action::Snapshot, {}, "write a snapshot of the VM"},
     Endpoint{"vm.restore", Verb::Put, Action::Restore, {}, "make the VM from a snapshot"},
     Endpoint{"vm.cancel", Verb::Put, Action::Cancel, {}, "stop a job of vm.info"},
-    missing("vm.resize", "hot-plug of vCPUs and memory"),
+    Endpoint{"vm.resize", Verb::Put, Action::Resize, {}, "set the size of the balloon"},
     missing("vm.resize-disk", "resizing a disk"),
     missing("vm.resize-zone", "memory zones"),
     missing("vm.add-device", "VFIO passthrough"),

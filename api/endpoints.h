@@ -25,6 +25,7 @@ enum class Action : std::uint8_t {
   Snapshot,
   Restore,
   Cancel,
+  Resize,
   Missing,  // Cloud Hypervisor has it, we do not: 501
 };
 

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "api/resize_request.h"
 #include "api/types.h"
 #include "base/result.h"
 
@@ -17,12 +19,18 @@ namespace vmmd::api {
 [[nodiscard]] Result<RestoreRequest> parse_restore_request(std::string_view json);
 /// PUT vm.cancel `{"id": "snapshot-1"}`: the id.
 [[nodiscard]] Result<std::string> parse_cancel_request(std::string_view json);
+/// PUT vm.resize; NotSupported for what is not built.
+[[nodiscard]] Result<ResizeRequest> parse_resize_request(std::string_view json);
 
 /// What a client sends; fields that have their default are left out, so that Cloud Hypervisor understands it
 /// too.
 [[nodiscard]] std::string to_json(const SnapshotRequest& request);
 [[nodiscard]] std::string to_json(const RestoreRequest& request);
 [[nodiscard]] std::string cancel_request_json(std::string_view job_id);
+/// With Cloud Hypervisor's other two fields, so that a server which has them gets them.
+[[nodiscard]] std::string resize_request_json(const ResizeRequest& request,
+                                              std::optional<std::uint64_t> vcpus,
+                                              std::optional<std::uint64_t> ram);
 
 /// GET vmm.ping.
 struct PingResponse {

@@ -180,6 +180,19 @@ Result<VsockConfig> parse_vsock_option(std::string_view text) {
   return vsock;
 }
 
+Result<BalloonConfig> parse_balloon_option(std::string_view text) {
+  VMMD_ASSIGN(const auto options, OptionText::parse("--balloon", text,
+                                                    {"size", "deflate_on_oom", "free_page_reporting", "id",
+                                                     "iommu", "pci_segment", "pci_device_id"}));
+  if (!options.has("size")) return fail(ErrorCode::BadRequest, "--balloon needs size=SIZE, which may be 0");
+  BalloonConfig balloon;
+  VMMD_TRY(options.read_size("size", balloon.size));
+  VMMD_TRY(options.read_toggle("deflate_on_oom", balloon.deflate_on_oom));
+  VMMD_TRY(options.read_toggle("free_page_reporting", balloon.free_page_reporting));
+  VMMD_TRY(read_pci(options, balloon.pci));
+  return balloon;
+}
+
 Result<RestoreRequest> parse_restore_option(std::string_view text) {
   VMMD_ASSIGN(const auto options,
               OptionText::parse("--restore", text,

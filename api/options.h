@@ -32,6 +32,9 @@ namespace vmmd::api {
 /// `pc=on`. Cloud Hypervisor's other keys of --platform are not built; the API names them.
 [[nodiscard]] Result<PlatformConfig> parse_platform_option(std::string_view text);
 
+/// `size=256M,deflate_on_oom=on,free_page_reporting=on,id=`
+[[nodiscard]] Result<BalloonConfig> parse_balloon_option(std::string_view text);
+
 /// Cloud Hypervisor's `tap=,ip=,mask=,mac=,host_mac=,mtu=,num_queues=,queue_size=,fd=[3,4],offload_tso=on,
 /// offload_ufo=on,offload_csum=on,bw_size=,bw_one_time_burst=,bw_refill_time=,ops_size=,ops_one_time_burst=,
 /// ops_refill_time=,id=,…`, and `passt=SOCKET`.

@@ -21,6 +21,13 @@ struct CancelRequest {
   std::string id;
 };
 
+/// As it travels.
+struct ResizeBody {
+  std::optional<std::uint64_t> desired_vcpus;
+  std::optional<std::uint64_t> desired_ram;
+  std::optional<std::uint64_t> desired_balloon;
+};
+
 struct NetFds {
   std::string id;
   std::uint32_t num_fds = 0;
@@ -49,6 +56,13 @@ struct RestoreBody {
 template <class V>
 void fields(V& v, CancelRequest& c) {
   v("id", c.id, kRequired);
+}
+
+template <class V>
+void fields(V& v, ResizeBody& c) {
+  v("desired_vcpus", c.desired_vcpus);
+  v("desired_ram", c.desired_ram);
+  v("desired_balloon", c.desired_balloon);
 }
 
 template <class V>
@@ -167,6 +181,15 @@ Result<std::string> parse_cancel_request(std::string_view json) {
   return std::move(request.id);
 }
 
+Result<ResizeRequest> parse_resize_request(std::string_view json) {
+  VMMD_ASSIGN(const auto body, read_json<ResizeBody>(json));
+  if (body.desired_vcpus)
+    return fail(ErrorCode::NotSupported, "/desired_vcpus: hot-plug of vCPUs is not built yet");
+  if (body.desired_ram)
+    return fail(ErrorCode::NotSupported, "/desired_ram: hot-plug of memory is not built yet");
+  return ResizeRequest{body.desired_balloon};
+}
+
 std::string to_json(const SnapshotRequest& request) {
   nlohmann::ordered_json out;
   JsonWriter writer(out);
@@ -203,6 +226,15 @@ std::string to_json(const RestoreRequest& request) {
     if (overrides.is_discarded()) overrides = request.overrides;
     out["overrides"] = std::move(overrides);
   }
+  return json_text(out, /*pretty=*/false);
+}
+
+std::string resize_request_json(const ResizeRequest& request, std::optional<std::uint64_t> vcpus,
+                                std::optional<std::uint64_t> ram) {
+  nlohmann::ordered_json out = nlohmann::ordered_json::object();
+  if (vcpus) out["desired_vcpus"] = *vcpus;
+  if (ram) out["desired_ram"] = *ram;
+  if (request.desired_balloon) out["desired_balloon"] = *request.desired_balloon;
   return json_text(out, /*pretty=*/false);
 }
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "api/resize_request.h"
 #include "api/types.h"
 #include "base/result.h"
 
@@ -27,6 +28,7 @@ class Service {
   virtual void command(Command command, Done<void> done) = 0;
   /// Returns the id of the job, good for cancel() from now on, even while it waits in the queue.
   virtual std::string snapshot(SnapshotRequest request, Done<SnapshotResult> done) = 0;
+  virtual void resize(ResizeRequest request, Done<void> done) = 0;
   virtual void restore(RestoreRequest request, Done<void> done) = 0;
   /// Asks a job to stop; completes when it has.
   virtual void cancel(std::string job_id, Done<void> done) = 0;

@@ -45,19 +45,13 @@ constexpr auto kUnbuilt = std::to_array<Unbuilt>({
          return source.memory_overlay || source.overlay_file;
        });
      }},
-    {"/balloon", "virtio-balloon", [](const VmConfig& c) { return c.balloon.has_value(); }},
     {"/fs", "virtio-fs", [](const VmConfig& c) { return !c.fs.empty(); }},
     {"/generic_vhost_user", "vhost-user", [](const VmConfig& c) { return !c.generic_vhost_user.empty(); }},
-    {"/console", "virtio-console",
-     [](const VmConfig& c) {
-       return c.console.mode != ConsoleMode::Off && c.console.mode != ConsoleMode::Null;
-     }},
     {"/devices", "VFIO", [](const VmConfig& c) { return !c.devices.empty(); }},
     {"/user_devices", "vfio-user", [](const VmConfig& c) { return !c.user_devices.empty(); }},
     {"/vdpa", "vDPA", [](const VmConfig& c) { return !c.vdpa.empty(); }},
     {"/numa", "NUMA", [](const VmConfig& c) { return !c.numa.empty(); }},
     {"/iommu", "virtio-iommu", [](const VmConfig& c) { return c.iommu; }},
-    {"/watchdog", "virtio-watchdog", [](const VmConfig& c) { return c.watchdog; }},
     {"/rtc", "virtio-rtc", [](const VmConfig& c) { return c.rtc.has_value(); }},
     {"/pvpanic", "pvpanic", [](const VmConfig& c) { return c.pvpanic; }},
     {"/pci_segments", "PCI segments", [](const VmConfig& c) { return !c.pci_segments.empty(); }},

@@ -185,6 +185,10 @@ Status validate(const VmConfig& config, ValidateFor purpose) {
   check_networks(config, findings);
   check_pmem(config, findings);
   check_vsock(config, findings);
+  if (config.balloon && config.balloon->size > config.memory.size) {
+    findings.add(ErrorCode::BadRequest, "/balloon/size", "{} bytes are more than the VM's RAM of {}",
+                 config.balloon->size, config.memory.size);
+  }
   find_unbuilt(config, findings);
   return std::move(findings).status();
 }

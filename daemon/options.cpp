@@ -26,8 +26,10 @@ Examples:
 
 // The texts of VM options as given; empty = not given.
 struct VmTexts {
-  std::string cpus, memory, kernel, initramfs, cmdline, serial, console, debug_console, platform, vsock;
+  std::string cpus, memory, kernel, initramfs, cmdline, serial, console, debug_console, platform, vsock,
+      balloon;
   std::vector<std::string> disks, rate_limit_groups, nets, pmems;
+  bool watchdog = false;
 };
 
 Result<api::VmConfig> vm_config(const VmTexts& texts) {
@@ -59,6 +61,10 @@ Result<api::VmConfig> vm_config(const VmTexts& texts) {
   for (const std::string& text : texts.disks) {
     VMMD_ASSIGN(config.disks.emplace_back(), api::parse_disk_option(text));
   }
+  if (!texts.balloon.empty()) {
+    VMMD_ASSIGN(config.balloon, api::parse_balloon_option(texts.balloon));
+  }
+  config.watchdog = texts.watchdog;
   for (const std::string& text : texts.nets) {
     VMMD_ASSIGN(config.net.emplace_back(), api::parse_net_option(text));
   }
@@ -126,6 +132,8 @@ ParsedOptions parse_options(int argc, char** argv) {
   vm->add_option("--net", texts.nets, "tap=NAME|fd=[N,...]|passt=SOCKET,mac=,mtu=,num_queues=,ip=,mask=,...");
   vm->add_option("--pmem", texts.pmems, "file=PATH,size=64M,discard_writes=on: a file as the guest's memory");
   vm->add_option("--vsock", texts.vsock, "cid=3,socket=PATH: streams between host and guest");
+  vm->add_option("--balloon", texts.balloon, "size=SIZE,deflate_on_oom=on,free_page_reporting=on");
+  vm->add_flag("--watchdog", texts.watchdog, "Reset a guest whose virtio watchdog driver stops pinging");
   app.add_option("--restore", restore,
                  "Restore a snapshot: source_url=file:///DIR,memory_restore_mode=cow|copy,"
                  "resume=true,...");

@@ -73,8 +73,8 @@ constexpr Argument kAnything[] = {
     {"config", Kind::Words, "As ch-remote's", false, "CONFIG"},
 };
 constexpr Argument kResize[] = {
-    {"--cpus", Kind::Option, "Number of vCPUs", false, "N"},
-    {"--memory", Kind::Option, "Size of RAM", false, "SIZE"},
+    {"--cpus", Kind::Option, "Number of vCPUs (not built yet)", false, "N"},
+    {"--memory", Kind::Option, "Size of RAM (not built yet)", false, "SIZE"},
     {"--balloon", Kind::Option, "Size of the balloon", false, "SIZE"},
 };
 constexpr Argument kResizeDisk[] = {
@@ -230,7 +230,12 @@ constexpr std::array kCommands = {
     unbuilt("receive-migration", "vm.receive-migration",
             "vmm-remote receive-migration unix:/run/migrate.sock"),
     unbuilt("remove-device", "vm.remove-device", "vmm-remote remove-device _disk1"),
-    unbuilt("resize", "vm.resize", "vmm-remote resize --cpus 4 --memory 2G", kResize),
+    Command{.name = "resize",
+            .summary = "Set the size of the balloon",
+            .example = "vmm-remote resize --balloon 256M",
+            .arguments = kResize,
+            .endpoint = "vm.resize",
+            .body = resize_body},
     unbuilt("resize-disk", "vm.resize-disk", "vmm-remote resize-disk --disk _disk0 --size 10G", kResizeDisk),
     unbuilt("resize-zone", "vm.resize-zone", "vmm-remote resize-zone --id zone0 --size 2G", kResizeZone),
     unbuilt("send-migration", "vm.send-migration", "vmm-remote send-migration unix:/run/migrate.sock"),

@@ -99,6 +99,22 @@ Result<std::string> cancel_body(const Arguments& arguments) {
   return api::cancel_request_json(arguments.get("job"));
 }
 
+Result<std::string> resize_body(const Arguments& arguments) {
+  const auto size = [&arguments](std::string_view name) -> Result<std::optional<std::uint64_t>> {
+    const auto text = arguments.find(name);
+    if (!text) return std::nullopt;
+    auto bytes = api::parse_size(*text);
+    if (!bytes) return wrap(std::move(bytes).error(), "{}", name);
+    return *bytes;
+  };
+  VMMD_ASSIGN(const auto vcpus, size("--cpus"));
+  VMMD_ASSIGN(const auto ram, size("--memory"));
+  VMMD_ASSIGN(const auto balloon, size("--balloon"));
+  if (!vcpus && !ram && !balloon)
+    return fail(ErrorCode::BadRequest, "nothing to resize: give --balloon SIZE");
+  return api::resize_request_json({balloon}, vcpus, ram);
+}
+
 Result<std::string> unbuilt_body(const Arguments&) {
   return std::string("{}");
 }

@@ -12,6 +12,7 @@ Result<std::string> create_body(const Arguments& arguments);
 Result<std::string> snapshot_body(const Arguments& arguments);
 Result<std::string> restore_body(const Arguments& arguments);
 Result<std::string> cancel_body(const Arguments& arguments);
+Result<std::string> resize_body(const Arguments& arguments);
 /// Of commands that no daemon of ours knows what to do with: it says so before it reads the body.
 Result<std::string> unbuilt_body(const Arguments& arguments);
 

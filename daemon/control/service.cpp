@@ -89,6 +89,14 @@ std::string DaemonService::snapshot(api::SnapshotRequest request, api::Done<api:
   return id;
 }
 
+void DaemonService::resize(api::ResizeRequest request, api::Done<void> done) {
+  queue_.post([this, request, done = std::move(done)] {
+    Status status = control_.resize(request);
+    if (!status) log_warning("vm.resize: {}", status.error().to_string());
+    done(std::move(status));
+  });
+}
+
 void DaemonService::restore(api::RestoreRequest request, api::Done<void> done) {
   queue_.post(
       [this, job = new_job("restore"), request = std::move(request), done = std::move(done)]() mutable {

@@ -27,6 +27,7 @@ class DaemonService final : public api::Service {
   void create(api::VmConfig config, api::Done<void> done) override;
   void command(api::Command command, api::Done<void> done) override;
   std::string snapshot(api::SnapshotRequest request, api::Done<api::SnapshotResult> done) override;
+  void resize(api::ResizeRequest request, api::Done<void> done) override;
   void restore(api::RestoreRequest request, api::Done<void> done) override;
   void cancel(std::string job_id, api::Done<void> done) override;
 

@@ -66,17 +66,23 @@ void StatusBoard::cancel_all_jobs() {
 }
 
 Result<std::shared_ptr<const api::VmInfo>> StatusBoard::info() const {
-  std::shared_ptr<const api::VmInfo> info;
+  std::shared_ptr<const api::VmInfo> published;
   {
     const std::lock_guard lock(mutex_);
-    info = info_;
+    published = info_;
   }
-  if (!info) return fail(ErrorCode::NotFound, "there is no VM; vm.create or vm.restore one first");
+  if (!published) return fail(ErrorCode::NotFound, "there is no VM; vm.create or vm.restore one first");
+  std::uint64_t memory = published->memory_actual_size;
+  {
+    const std::lock_guard lock(machine_mutex_);
+    if (machine_ != nullptr) memory = machine_->memory_actual_size();  // the guest changes it by itself
+  }
   const auto jobs = this->jobs();
-  if (jobs.empty()) return info;
-  auto with_jobs = std::make_shared<api::VmInfo>(*info);
-  for (const auto& job : jobs) with_jobs->jobs.push_back(job->status());
-  return std::shared_ptr<const api::VmInfo>(std::move(with_jobs));
+  if (jobs.empty() && memory == published->memory_actual_size) return published;
+  auto now = std::make_shared<api::VmInfo>(*published);
+  for (const auto& job : jobs) now->jobs.push_back(job->status());
+  now->memory_actual_size = memory;
+  return std::shared_ptr<const api::VmInfo>(std::move(now));
 }
 
 Result<api::Counters> StatusBoard::counters() const {

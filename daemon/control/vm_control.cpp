@@ -86,13 +86,7 @@ void VmControl::publish(std::optional<VmState> state) {
   info->state = *state;
   info->memory_actual_size = config_.memory.size;
   info->memory_check = memory_check_;
-  // As Cloud Hypervisor: the path of a pty is where the file's would be.
-  if (config_.serial.mode == api::ConsoleMode::Pty && host_ && host_->serial() != nullptr) {
-    info->config.serial.file = host_->serial()->path();
-  }
-  if (config_.debug_console.mode == api::ConsoleMode::Pty && host_ && host_->debug_console() != nullptr) {
-    info->config.debug_console.file = host_->debug_console()->path();
-  }
+  if (host_) host_->describe(info->config);
   board_.publish(std::move(info));
 }
 
@@ -230,6 +224,23 @@ Status VmControl::power_button() {
 Status VmControl::nmi() {
   VMMD_TRY(vm::check_action(Action::Nmi, state_));
   return machine_->inject_nmi();
+}
+
+Status VmControl::resize(const api::ResizeRequest& request) {
+  VMMD_TRY(vm::check_action(Action::Resize, state_));
+  if (!request.desired_balloon) return {};
+  const std::uint64_t bytes = *request.desired_balloon;
+  if (!config_.balloon)
+    return fail(ErrorCode::BadRequest, "the VM has no balloon: give it \"balloon\" when it is created");
+  if (bytes > config_.memory.size) {
+    return fail(ErrorCode::BadRequest, "a balloon of {} bytes is larger than the VM's RAM of {}", bytes,
+                config_.memory.size);
+  }
+  if (machine_) VMMD_TRY(machine_->resize_balloon(bytes));
+  config_.balloon->size = bytes;
+  publish(state_);
+  events_.publish("vm", "resized", {{"balloon", std::to_string(bytes)}});
+  return {};
 }
 
 Result<api::SnapshotResult> VmControl::snapshot(const api::SnapshotRequest& request,

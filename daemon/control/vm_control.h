@@ -7,6 +7,7 @@
 #include <string>
 
 #include "api/events.h"
+#include "api/resize_request.h"
 #include "api/types.h"
 #include "base/result.h"
 #include "daemon/control/background.h"
@@ -53,6 +54,8 @@ class VmControl {
   Status remove();
   Status power_button();
   Status nmi();
+  /// The size of the balloon, of the running VM or for when it boots.
+  Status resize(const api::ResizeRequest& request);
   /// After link and reflink the job goes on: see Background::record_digests().
   Result<api::SnapshotResult> snapshot(const api::SnapshotRequest& request,
                                        std::shared_ptr<snapshot::Job> job);

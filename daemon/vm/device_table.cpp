@@ -5,11 +5,14 @@
 
 #include <fmt/format.h>
 
+#include "daemon/vm/balloon_end.h"
+#include "daemon/vm/console_end.h"
 #include "daemon/vm/disk_end.h"
 #include "daemon/vm/net_end.h"
 #include "daemon/vm/pmem_end.h"
 #include "daemon/vm/rng_end.h"
 #include "daemon/vm/vsock_end.h"
+#include "daemon/vm/watchdog_end.h"
 #include "devices/pci/pci_root.h"
 
 namespace vmmd::vm {
@@ -17,6 +20,8 @@ namespace vmmd::vm {
 namespace {
 
 constexpr unsigned kSlots = devices::PciRoot::kSlots;
+// "watchdog": true says nothing else, so there is nowhere to write down which place it got.
+constexpr unsigned kWatchdogSlot = kSlots - 1;
 
 template <class End>
 ConfiguredDevice device(std::string pointer, std::string_view id_prefix, auto& config) {
@@ -26,8 +31,8 @@ ConfiguredDevice device(std::string pointer, std::string_view id_prefix, auto& c
 
 Status claim_slots(const std::vector<ConfiguredDevice>& devices, std::array<std::string, kSlots>& owners) {
   for (const ConfiguredDevice& device : devices) {
-    if (!device.pci->pci_device_id) continue;
-    const unsigned slot = *device.pci->pci_device_id;
+    if (!device.slot()) continue;
+    const unsigned slot = *device.slot();
     if (slot == 0 || slot >= kSlots) {
       return fail(ErrorCode::BadRequest, "{}/pci_device_id: {} is not from 1 to {}", device.pointer, slot,
                   kSlots - 1);
@@ -66,6 +71,23 @@ std::vector<ConfiguredDevice> configured_devices(api::VmConfig& config) {
   }
   devices.push_back(device<RngEnd>("/rng", "", config.rng));
   if (config.vsock) devices.push_back(device<VsockEnd>("/vsock", "", *config.vsock));
+  if (config.console.mode != api::ConsoleMode::Off) {
+    devices.push_back(
+        {"/console", "", &config.console.pci, [&console = config.console](const HostGlue& glue) {
+           return ConsoleEnd::open(console, glue.loop, glue.restored);
+         }});
+  }
+  if (config.balloon) {
+    devices.push_back({"/balloon", "", &config.balloon->pci, [&balloon = *config.balloon](const HostGlue&) {
+                         return Result<std::unique_ptr<HostEnd>>(std::make_unique<BalloonEnd>(balloon));
+                       }});
+  }
+  if (config.watchdog) {
+    devices.push_back(
+        {"/watchdog", "", nullptr,
+         [](const HostGlue&) { return Result<std::unique_ptr<HostEnd>>(std::make_unique<WatchdogEnd>()); },
+         kWatchdogSlot});
+  }
   return devices;
 }
 
@@ -74,8 +96,11 @@ Status allot_places(api::VmConfig& config) {
   std::array<std::string, kSlots> owners{"the host bridge"};
   VMMD_TRY(claim_slots(devices, owners));
   std::set<std::string> ids;
-  for (const ConfiguredDevice& device : devices) ids.insert(device.pci->id.value_or(""));
   for (const ConfiguredDevice& device : devices) {
+    if (device.pci != nullptr) ids.insert(device.pci->id.value_or(""));
+  }
+  for (const ConfiguredDevice& device : devices) {
+    if (device.pci == nullptr) continue;
     if (!device.pci->id && !device.id_prefix.empty()) {
       device.pci->id = free_id(device.id_prefix, ids);
       ids.insert(*device.pci->id);

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,8 +23,14 @@ struct HostGlue {
 struct ConfiguredDevice {
   std::string pointer;         // in the configuration: "/disks/0"
   std::string_view id_prefix;  // of the id that it gets if it has none; empty: it is the only one of its kind
-  api::PciDeviceConfig* pci;   // its id and place; points into the configuration
+  api::PciDeviceConfig* pci;   // its id and place; points into the configuration; nullptr: it has fixed_slot
   std::function<Result<std::unique_ptr<HostEnd>>(const HostGlue&)> open;
+  unsigned fixed_slot = 0;  // of a device that has no place in the configuration
+  /// Its PCI device number, if it has one yet.
+  [[nodiscard]] std::optional<unsigned> slot() const {
+    if (pci == nullptr) return fixed_slot;
+    return pci->pci_device_id;
+  }
 };
 
 /// All of them, in the order in which they get places. The one list of device kinds: a new one is a line

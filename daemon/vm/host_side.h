@@ -39,6 +39,8 @@ class HostSide {
   /// The end of what memory devices show the guest above its RAM; 0 if none does.
   [[nodiscard]] std::uint64_t memory_end() const;
 
+  /// Puts what only the open ends know into the configuration that vm.info shows.
+  void describe(api::VmConfig& shown) const;
   /// Lets what the guest has written reach the host, for a bounded time.
   void drain_output();
 

@@ -110,6 +110,9 @@ Result<std::unique_ptr<Machine>> Machine::create(std::shared_ptr<const kvm::Kvm>
                                       machine->power_, listener, machine->reclaim_}));
   VMMD_TRY(machine->create_vcpus(config, listener));
   machine->time_ = std::make_unique<TimeUnit>(machine->vm_, machine->clock_, machine->vcpus_);
+  // vm.resize since the host end was opened.
+  if (config.balloon && machine->balloon() != nullptr)
+    VMMD_TRY(machine->resize_balloon(config.balloon->size));
   return machine;
 }
 
@@ -236,6 +239,23 @@ Status Machine::pause() {
   }
   for (const auto& vcpu : vcpus_) vcpu->unpark();
   return paused;
+}
+
+devices::VirtioBalloon* Machine::balloon() const {
+  return static_cast<devices::VirtioBalloon*>(chipset_->virtio().find(devices::VirtioType::Balloon));
+}
+
+Status Machine::resize_balloon(std::uint64_t bytes) {
+  devices::VirtioBalloon* const balloon = this->balloon();
+  if (balloon == nullptr)
+    return fail(ErrorCode::BadRequest, "the VM has no balloon: give it \"balloon\" when it is created");
+  balloon->resize(bytes);
+  return {};
+}
+
+std::uint64_t Machine::memory_actual_size() const {
+  const devices::VirtioBalloon* const balloon = this->balloon();
+  return ram_.size() - (balloon != nullptr ? balloon->actual_bytes() : 0);
 }
 
 // KVM takes an NMI only for a vCPU that is not in KVM_RUN: leave it for a moment. Guest time runs on.

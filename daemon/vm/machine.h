@@ -16,6 +16,7 @@
 #include "daemon/vm/vcpu.h"
 #include "devices/device_events.h"
 #include "devices/guest_memory.h"
+#include "devices/virtio/balloon.h"
 
 namespace vmmd::vm {
 
@@ -74,6 +75,11 @@ class Machine {
   Status stop();
 
   void power_button() { chipset_->power_button(); }
+  /// Asks the guest for a balloon of `bytes`; BadRequest if it has no balloon.
+  Status resize_balloon(std::uint64_t bytes);
+  /// What the guest has of its RAM: all but what it says is in the balloon. Bytes; any thread, while the
+  /// machine exists.
+  [[nodiscard]] std::uint64_t memory_actual_size() const;
   /// Injects an NMI into every vCPU of a running machine.
   Status inject_nmi();
 
@@ -95,6 +101,7 @@ class Machine {
   Status create_vcpus(const api::VmConfig& config, VcpuListener& listener);
   Status set_boot_state(const api::VmConfig& config);
   Status start_threads();
+  [[nodiscard]] devices::VirtioBalloon* balloon() const;
 
   // In order of construction; destroyed backwards: vCPU threads first, then devices, then KVM, RAM last.
   std::shared_ptr<const kvm::Kvm> kvm_;

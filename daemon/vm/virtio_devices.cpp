@@ -78,6 +78,13 @@ std::vector<devices::StateUnit*> VirtioDevices::units() const {
   return units;
 }
 
+devices::VirtioDevice* VirtioDevices::find(devices::VirtioType type) const {
+  for (const Place& place : places_) {
+    if (place.model->type() == type) return place.model.get();
+  }
+  return nullptr;
+}
+
 std::vector<unsigned> VirtioDevices::slots() const {
   std::vector<unsigned> slots;
   for (const Place& place : places_) slots.push_back(place.slot);

@@ -35,6 +35,8 @@ class VirtioDevices {
 
   /// A device before its transport, as they are restored.
   [[nodiscard]] std::vector<devices::StateUnit*> units() const;
+  /// The first device of a type; nullptr: there is none.
+  [[nodiscard]] devices::VirtioDevice* find(devices::VirtioType type) const;
   /// PCI device numbers.
   [[nodiscard]] std::vector<unsigned> slots() const;
 

@@ -78,9 +78,6 @@ def test_what_is_no_configuration_is_400(daemon, body):
 
 
 @pytest.mark.parametrize("field,value", [
-    ("net", [{"tap": "tap0"}]),
-    ("balloon", {"size": 1 << 20}),
-    ("watchdog", True),
     ("devices", [{"path": "/sys/bus/pci/devices/0000:00:00.0"}]),
 ])
 def test_a_feature_not_built_yet_is_501_and_named(daemon, field, value):

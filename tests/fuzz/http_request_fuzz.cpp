@@ -35,6 +35,7 @@ class AgreeingService final : public Service {
     done(SnapshotResult{"id", "copy", 4096});
     return "snapshot-1";
   }
+  void resize(ResizeRequest /*request*/, Done<void> done) override { done({}); }
   void restore(RestoreRequest /*request*/, Done<void> done) override { done({}); }
   void cancel(std::string /*job_id*/, Done<void> done) override { done({}); }
 

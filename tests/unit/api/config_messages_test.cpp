@@ -166,6 +166,18 @@ TEST_CASE("overrides that are not JSON reach the daemon, which refuses them") {
   CHECK(again.error().to_string() == "/overrides: expected an object, got a string");
 }
 
+TEST_CASE("resize takes the balloon's size; vCPUs and RAM are known and not built") {
+  CHECK(parse_resize_request(R"({"desired_balloon": 268435456})")->desired_balloon == 268435456);
+  CHECK(parse_resize_request("{}")->desired_balloon == std::nullopt);
+  const auto vcpus = parse_resize_request(R"({"desired_vcpus": 2, "desired_balloon": 1})");
+  CHECK(vcpus.error().code == ErrorCode::NotSupported);
+  CHECK(vcpus.error().to_string() == "/desired_vcpus: hot-plug of vCPUs is not built yet");
+  CHECK(parse_resize_request(R"({"desired_ram": 2})").error().code == ErrorCode::NotSupported);
+  CHECK(parse_resize_request(R"({"desired_balloon": -1})").error().code == ErrorCode::BadRequest);
+  CHECK(parse_resize_request(R"({"balloon": 1})").error().code == ErrorCode::BadRequest);
+  CHECK(resize_request_json({0x1000}, 2, {}) == R"({"desired_vcpus":2,"desired_balloon":4096})");
+}
+
 TEST_CASE("cancel names a job") {
   CHECK(*parse_cancel_request(cancel_request_json("snapshot-7")) == "snapshot-7");
   CHECK(parse_cancel_request("{}").error().to_string() == "/id: missing");

@@ -323,6 +323,14 @@ TEST_CASE("every kind of device has its id checked") {
   CHECK(reserved == static_cast<std::ptrdiff_t>(std::size(devices)));
 }
 
+TEST_CASE("a balloon is not larger than RAM") {
+  Host host;
+  host.config.balloon.emplace().size = host.config.memory.size;
+  CHECK(host.verdict().find("/balloon") == std::string::npos);
+  host.config.balloon->size += 4096;
+  CHECK(host.verdict().starts_with("/balloon/size: "));
+}
+
 TEST_CASE("ids are short and plain") {
   Host host;
   for (const std::string& id : {std::string(), std::string("a/b"), std::string("ä"), std::string(65, 'a')}) {
@@ -333,7 +341,7 @@ TEST_CASE("ids are short and plain") {
 
 TEST_CASE("what has to be mended first is told first, with the code of its kind") {
   Host host;
-  host.config.watchdog = true;
+  host.config.pvpanic = true;
   host.config.serial = {ConsoleMode::File, host.path("vmlinux"), std::nullopt};
   host.config.memory.size = 1;
   Status status = validate(host.config);
@@ -342,7 +350,7 @@ TEST_CASE("what has to be mended first is told first, with the code of its kind"
   REQUIRE(status.error().messages.size() == 3);
   CHECK(status.error().messages[0].starts_with("/memory/size: "));
   CHECK(status.error().messages[1].starts_with("/serial/file: "));
-  CHECK(status.error().messages[2].starts_with("/watchdog: "));
+  CHECK(status.error().messages[2].starts_with("/pvpanic: "));
   host.config.memory.size = 1 << 20;
   status = validate(host.config);
   CHECK(status.error().code == ErrorCode::Conflict);

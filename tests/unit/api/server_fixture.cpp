@@ -68,6 +68,11 @@ std::string FakeService::snapshot(SnapshotRequest request, Done<SnapshotResult> 
   return "snapshot-7";
 }
 
+void FakeService::resize(ResizeRequest request, Done<void> done) {
+  called("resize " + (request.desired_balloon ? std::to_string(*request.desired_balloon) : "nothing"),
+         plain(std::move(done)));
+}
+
 void FakeService::restore(RestoreRequest request, Done<void> done) {
   called("restore " + request.source_url, plain(std::move(done)));
 }

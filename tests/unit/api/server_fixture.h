@@ -31,6 +31,7 @@ class FakeService final : public Service {
   void create(VmConfig config, Done<void> done) override;
   void command(Command command, Done<void> done) override;
   std::string snapshot(SnapshotRequest request, Done<SnapshotResult> done) override;
+  void resize(ResizeRequest request, Done<void> done) override;
   void restore(RestoreRequest request, Done<void> done) override;
   void cancel(std::string job_id, Done<void> done) override;
 

@@ -33,6 +33,24 @@ TEST_CASE("a configuration that has its places keeps them") {
   CHECK(config == before);
 }
 
+TEST_CASE("a console has a place if there is one, and a balloon; the watchdog's is always the last") {
+  api::VmConfig config;
+  config.console.mode = api::ConsoleMode::Pty;
+  config.balloon.emplace();
+  config.watchdog = true;
+  REQUIRE(allot_places(config));
+  CHECK(config.rng.pci.pci_device_id == 1);
+  CHECK(config.console.pci.pci_device_id == 2);
+  CHECK(config.balloon->pci.pci_device_id == 3);
+  const auto devices = configured_devices(config);
+  REQUIRE(devices.size() == 4);
+  CHECK(devices.back().slot() == 31);
+  config.rng.pci.pci_device_id = 31;
+  const Status status = allot_places(config);
+  REQUIRE_FALSE(status);
+  CHECK(status.error().to_string() == "/watchdog/pci_device_id: 31 is that of /rng already");
+}
+
 TEST_CASE("two devices cannot have one place") {
   api::VmConfig config = networks(2);
   config.net[0].pci.pci_device_id = 5;

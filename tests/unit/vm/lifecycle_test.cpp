@@ -35,6 +35,7 @@ constexpr std::array kRows{
     Row{Action::Nmi, "vm.nmi", "n-y--"},
     Row{Action::Snapshot, "vm.snapshot", "n--y-"},
     Row{Action::SnapshotWithPause, "vm.snapshot", "n-yy-"},
+    Row{Action::Resize, "vm.resize", "nyyyy"},
     Row{Action::Restore, "vm.restore", "y----"},
 };
 
