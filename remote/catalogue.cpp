@@ -10,11 +10,11 @@
 #include "api/options.h"
 #include "api/overrides.h"
 #include "daemon/snapshot/format/catalogue.h"
-#include "daemon/snapshot/format/host_cpu.h"
 #include "daemon/snapshot/format/leftovers.h"
 #include "daemon/snapshot/format/open.h"
 #include "daemon/snapshot/format/reseal.h"
 #include "daemon/snapshot/format/verify.h"
+#include "daemon/snapshot/restorable/restorable.h"
 #include "remote/describe.h"
 #include "remote/interrupt.h"
 #include "remote/progress.h"
@@ -37,34 +37,6 @@ Result<std::filesystem::path> directory_of(const Arguments& arguments) {
 
 std::string json_text(const ordered_json& value) {
   return value.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
-}
-
-/// What a restore checks of the configuration beyond what format/ can see.
-void check_config(const snapshot::OpenSnapshot& opened, const std::string& overrides,
-                  snapshot::Problems& problems) {
-  if (opened.config.empty()) return;  // said already
-  const auto config = api::restored_config(opened.config, overrides);
-  if (!config) return problems.add(config.error());
-  const auto& manifest = opened.manifest;
-  if (config->memory.size != manifest.memory_size_bytes()) {
-    problems.add("config.json says {} bytes of memory, the manifest {}", config->memory.size,
-                 manifest.memory_size_bytes());
-  }
-  if (config->cpus.boot_vcpus != manifest.vp_count()) {
-    problems.add("config.json says {} vCPUs, the manifest {}", config->cpus.boot_vcpus, manifest.vp_count());
-  }
-}
-
-/// Returns what could not be checked; empty if all could.
-std::string check_cpu(const snapshot::OpenSnapshot& opened, snapshot::Problems& problems) {
-  const auto missing = snapshot::features_host_lacks(opened.manifest.cpu());
-  if (!missing) return fmt::format("CPU features were not checked: {}", missing.error().to_string());
-  if (!missing->empty()) {
-    problems.add(
-        "this host's CPU lacks {} that the guest was told of ({}); cpu_check=ignore restores nevertheless",
-        fmt::join(*missing, ", "), snapshot::shown(opened.manifest.cpu().brand()));
-  }
-  return {};
 }
 
 std::string damage_text(const snapshot::VerifyReport& report) {
@@ -119,18 +91,18 @@ Status run_snapshot_check(Session& session, const Command&, const Arguments& arg
   if (const auto given = arguments.find("--overrides")) {
     VMMD_ASSIGN(overrides, api::read_json_argument(*given));
   }
+  api::RestoreRequest request;
+  request.overrides = overrides;
   snapshot::Problems problems;
-  std::string note;
-  if (const auto opened = snapshot::inspect_snapshot(directory, {}, problems)) {
-    note = check_cpu(*opened, problems);
-    check_config(*opened, overrides, problems);
-  }
+  std::vector<std::string> notes;
+  static_cast<void>(snapshot::examine(directory, request, snapshot::ThisHost(),
+                                      snapshot::MachineChecks::Always, problems, notes));
   ordered_json result;
   result["path"] = directory.native();
   result["problems"] = problems.messages();
-  result["notes"] = note.empty() ? std::vector<std::string>() : std::vector<std::string>{note};
+  result["notes"] = notes;
   session.set_result(json_text(result));
-  if (!note.empty()) session.print("note: " + note);
+  for (const std::string& note : notes) session.print("note: " + note);
   VMMD_TRY(problems.to_status(ErrorCode::BadRequest, fmt::format("cannot restore {}", directory.native())));
   session.print(fmt::format("{} can be restored here", directory.native()));
   return {};

@@ -15,8 +15,9 @@ ARROWS = {
     "devices": ["base", "proto"],
     "api": ["base"],
     "daemon/snapshot/format": ["base", "proto"],
+    "daemon/snapshot/restorable": ["base", "proto", "api", "devices", "daemon/memory", "daemon/snapshot/format"],
     "daemon": ["base", "devices", "api", "proto"],
-    "remote": ["base", "api", "proto", "daemon/snapshot/format"],
+    "remote": ["base", "api", "proto", "daemon/snapshot/format", "daemon/snapshot/restorable"],
     "tests": ["base", "devices", "api", "proto", "daemon", "remote"],
 }
 # System headers that only some may see: (pattern, who may, why).

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "api/config_json.h"
 #include "api/options.h"
@@ -15,6 +16,7 @@
 #include "daemon/snapshot/format/layout.h"
 #include "daemon/snapshot/format/staging.h"
 #include "daemon/snapshot/memory_copy.h"
+#include "daemon/snapshot/restorable/restorable.h"
 #include "daemon/snapshot/units.h"
 
 namespace vmmd::snapshot {
@@ -127,6 +129,18 @@ Result<SnapshotManifest> describe(const vm::Machine& machine, const state::Saved
   return manifest;
 }
 
+// The devices are paused: nothing changes them any more.
+Result<std::vector<IdentifiedDisk>> identify_disks(const api::VmConfig& config, SnapshotManifest& manifest) {
+  std::vector<IdentifiedDisk> disks;
+  for (const DiskFile& file : disk_files(config)) {
+    auto disk = identify_disk(file);
+    if (!disk) return wrap(std::move(disk).error(), "a snapshot without this could not be restored");
+    *manifest.add_disks() = disk->disk;
+    disks.push_back(std::move(*disk));
+  }
+  return disks;
+}
+
 }  // namespace
 
 Result<api::SnapshotResult> take_snapshot(vm::Machine& machine, const api::VmConfig& config,
@@ -136,8 +150,13 @@ Result<api::SnapshotResult> take_snapshot(vm::Machine& machine, const api::VmCon
   const auto units = machine.units();
   VMMD_ASSIGN(state::SavedState saved, save_units(units));
   VMMD_ASSIGN(SnapshotManifest manifest, describe(machine, saved, request));
+  VMMD_ASSIGN(std::vector<IdentifiedDisk> disks, identify_disks(config, manifest));
 
   VMMD_ASSIGN(StagedSnapshot staged, StagedSnapshot::begin(destination, {&sync, job.stop_token()}));
+  // What the guest's caches hold for written had better survive the host, too.
+  for (IdentifiedDisk& disk : disks) {
+    if (!disk.disk.readonly()) staged.sync_as_well(std::move(disk.file), disk.disk.path());
+  }
   job.enter_phase("memory");
   VMMD_ASSIGN(Captured captured,
               capture_ram(machine.ram(), config.memory.file.value_or(""), request.mode, staged, job));

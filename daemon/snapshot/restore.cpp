@@ -31,97 +31,29 @@ MemoryLock lock_kind(MemoryMode mode) {
   return mode == MemoryMode::Shared ? MemoryLock::Exclusive : MemoryLock::Shared;
 }
 
-void check_request(const api::RestoreRequest& request, const SnapshotManifest& manifest, Problems& problems) {
-  if (request.memory_size && *request.memory_size != manifest.memory_size_bytes()) {
-    problems.add("memory size {} was asked for, the snapshot has {} bytes", *request.memory_size,
-                 manifest.memory_size_bytes());
+class KvmFacts final : public HostFacts {
+ public:
+  explicit KvmFacts(const kvm::Kvm& kvm) : kvm_(kvm) {}
+  [[nodiscard]] Result<std::vector<kvm_cpuid_entry2>> cpuid() const override {
+    return kvm_.supported_cpuid();
   }
-  if (request.vcpus && *request.vcpus != manifest.vp_count()) {
-    problems.add("{} vCPUs were asked for, the snapshot has {}", *request.vcpus, manifest.vp_count());
-  }
-}
+  [[nodiscard]] Result<HostTsc> tsc() const override { return host_tsc(kvm_.fd()); }
 
-void check_config(const api::VmConfig& config, const SnapshotManifest& manifest, Problems& problems) {
-  if (config.memory.size != manifest.memory_size_bytes()) {
-    problems.add("config.json says {} bytes of memory, the manifest {}", config.memory.size,
-                 manifest.memory_size_bytes());
-  }
-  if (config.cpus.boot_vcpus != manifest.vp_count()) {
-    problems.add("config.json says {} vCPUs, the manifest {}", config.cpus.boot_vcpus, manifest.vp_count());
-  }
-}
-
-// Our address map is fixed by the size, so a snapshot of ours always has it; another one cannot be mapped.
-std::vector<memory::RamRange> check_layout(const api::VmConfig& config, const SnapshotManifest& manifest,
-                                           Problems& problems) {
-  auto layout = memory::ram_layout(manifest.memory_size_bytes(), config.cpus.max_phys_bits);
-  if (!layout) {
-    problems.add(layout.error());
-    return {};
-  }
-  bool same = manifest.memory_layout_size() == static_cast<int>(layout->size());
-  for (int i = 0; same && i < manifest.memory_layout_size(); ++i) {
-    const MemoryRange& saved = manifest.memory_layout(i);
-    const memory::RamRange& ours = layout->at(static_cast<std::size_t>(i));
-    same = saved.guest_address() == ours.start.value && saved.length() == ours.size &&
-           saved.file_offset() == ours.file_offset;
-  }
-  if (!same) problems.add("the snapshot's memory layout is not one that this vmmd can map");
-  return std::move(*layout);
-}
-
-void check_cpu(const SnapshotManifest& manifest, const kvm::Kvm& kvm, Problems& problems) {
-  const std::vector<kvm_cpuid_entry2> wanted = kvm::from_messages(manifest.cpu().cpuid());
-  const std::vector<std::string> missing = missing_features(wanted, kvm.supported_cpuid());
-  if (missing.empty()) return;
-  problems.add(
-      "this host's CPU lacks {} that the guest was told of ({}); cpu_check=ignore restores nevertheless",
-      fmt::join(missing, ", "), manifest.cpu().brand());
-}
-
-// Said with everything else that is wrong, not when the memory is read.
-void check_verify(const api::RestoreRequest& request, const SnapshotManifest& manifest, Problems& problems) {
-  using enum api::RestoreRequest::Verify;
-  if (request.verify == None) return;
-  if (manifest.memory_chunk_size() == 0) {
-    problems.add(
-        "the snapshot has no digests of its memory, so it cannot be verified: link and reflink snapshots get "
-        "them in the background, or by `vmm-remote snapshot digest`; use verify=none");
-  }
-  if (request.verify == Lazy && request.memory_mode == MemoryMode::Shared) {
-    problems.add(
-        "verify=lazy is not possible with mode shared, where the guest changes what is to be read: use full");
-  }
-}
+ private:
+  const kvm::Kvm& kvm_;
+};
 
 }  // namespace
 
 Result<RestorePlan> plan_restore(const api::RestoreRequest& request, const kvm::Kvm& kvm) {
   VMMD_ASSIGN(const auto source, api::path_from_file_url(request.source_url));
-  Problems problems;
-  const OpenOptions open_options{.writable_memory = request.memory_mode == MemoryMode::Shared};
-  auto snapshot = inspect_snapshot(source, open_options, problems);
   const std::string headline = fmt::format("cannot restore {}", source.native());
-  if (!snapshot) {
-    VMMD_TRY(problems.to_status(ErrorCode::BadRequest, headline));
-    return fail(ErrorCode::BadRequest, "{}", headline);
-  }
-  check_request(request, snapshot->manifest, problems);
-  check_verify(request, snapshot->manifest, problems);
-  if (request.cpu_check == api::RestoreRequest::CpuCheck::Strict)
-    check_cpu(snapshot->manifest, kvm, problems);
-  RestorePlan plan{std::move(*snapshot), {}, {}, request};
-  if (!plan.snapshot.config.empty()) {
-    auto config = api::restored_config(plan.snapshot.config, request.overrides);
-    if (config) {
-      plan.config = std::move(*config);
-      check_config(plan.config, plan.snapshot.manifest, problems);
-      plan.layout = check_layout(plan.config, plan.snapshot.manifest, problems);
-    } else {
-      problems.add(config.error());
-    }
-  }
+  Problems problems;
+  std::vector<std::string> notes;
+  auto found = examine(source, request, KvmFacts(kvm), MachineChecks::WithOthers, problems, notes);
   VMMD_TRY(problems.to_status(ErrorCode::BadRequest, headline));
+  if (!found) return fail(ErrorCode::BadRequest, "{}", headline);
+  RestorePlan plan{std::move(found->snapshot), std::move(found->config), std::move(found->layout), request};
   VMMD_TRY(lock_memory(plan.snapshot, lock_kind(request.memory_mode)));
   return plan;
 }

@@ -11,6 +11,7 @@
 #include "daemon/memory/guest_ram.h"
 #include "daemon/snapshot/format/open.h"
 #include "daemon/snapshot/job.h"
+#include "daemon/snapshot/restorable/restorable.h"
 #include "daemon/vm/machine.h"
 
 namespace vmmd::snapshot {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "daemon/snapshot/format/host_cpu.h"
 #include "daemon/x86/acpi/tables.h"
 #include "daemon/x86/cpuid.h"
 #include "daemon/x86/loader.h"
@@ -197,17 +198,10 @@ Status Machine::set_boot_state(const api::VmConfig& config) {
 }
 
 Status Machine::match_tsc_frequency(std::uint32_t khz) {
-  constexpr std::uint64_t kTolerancePpm = 250;
-  const std::uint32_t host = vcpus_.front()->fd().tsc_khz();
-  if (khz == 0 || host == 0) return {};
-  const std::uint64_t difference = khz > host ? khz - host : host - khz;
-  if (difference * 1'000'000 <= kTolerancePpm * host) return {};
-  if (kvm_->check(KVM_CAP_TSC_CONTROL) <= 0) {
-    return fail(ErrorCode::BadRequest,
-                "the guest's TSC runs at {} kHz, this host's at {} kHz, and this host cannot scale it "
-                "(KVM_CAP_TSC_CONTROL)",
-                khz, host);
-  }
+  const snapshot::HostTsc host{vcpus_.front()->fd().tsc_khz(), kvm_->check(KVM_CAP_TSC_CONTROL) > 0};
+  if (!snapshot::tsc_differs(khz, host.khz)) return {};
+  if (const auto problem = snapshot::tsc_problem(khz, host))
+    return fail(ErrorCode::BadRequest, "{}", *problem);
   for (const auto& vcpu : vcpus_) VMMD_TRY(vcpu->fd().set_tsc_khz(khz));
   return {};
 }

@@ -75,9 +75,14 @@ class StagedSnapshot {
 
   /// A hard link to the regular file behind `fd`; `source` is its name for messages. Conflict with the advice
   /// to use copy when this file cannot be linked there, first of all for being on another filesystem; any
-  /// other code is a failure of something that should have worked. The file gets our id attribute and is synced
-  /// by prepare(), but keeps its mode and owner.
+  /// other code is a failure of something that should have worked. The file gets our id attribute and is
+  /// synced by prepare(), but keeps its mode and owner.
   Status link_file(std::string_view name, int fd, const std::string& source);
+
+  /// A file elsewhere that the snapshot counts on: prepare() syncs it too. `name` is for messages.
+  void sync_as_well(UniqueFd fd, std::string name) {
+    open_->files.push_back({std::move(name), std::move(fd)});
+  }
 
   /// Writes state.bin, config.json, memory.digests and manifest.bin, marks memory.bin with the id, syncs
   /// every file and the directory. Refuses content that open_snapshot() would refuse. May take long (fsync).
