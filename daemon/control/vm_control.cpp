@@ -126,15 +126,18 @@ Status VmControl::start_machine() {
   auto signals = std::make_unique<GuestSignals>(*this, ++generation_);
   VMMD_ASSIGN(auto machine, vm::Machine::create(kvm, config_, std::move(ram), *host_, *signals));
   VMMD_TRY(machine->boot(config_));
+  VMMD_TRY(machine->ram().check_whole());
   VMMD_TRY(machine->resume());
   signals_ = std::move(signals);
   machine_ = std::move(machine);
   board_.set_machine(machine_.get());
+  watch_memory();
   return {};
 }
 
 void VmControl::drop_machine() {
   end_memory_check();
+  memory_watch_.reset();
   board_.set_machine(nullptr);
   ++generation_;
   if (machine_) {
@@ -394,6 +397,7 @@ Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreReques
   }
   config_ = std::move(plan.config);
   board_.set_machine(machine_.get());
+  watch_memory();
   return std::move(plan.snapshot);
 }
 
@@ -417,10 +421,26 @@ void VmControl::on_vcpu_stopped(std::uint64_t generation, const vm::VcpuStop& st
   if (generation != generation_ || !machine_) return;
   if (stop.reason == vm::VcpuStop::Reason::Reset) return on_guest_reset(generation);
   if (stop.reason == vm::VcpuStop::Reason::Shutdown) return on_guest_shutdown(generation);
-  log_error("{}", stop.message);
-  events_.publish(
-      "guest", "crashed",
-      {{"vcpu", std::to_string(stop.vcpu)}, {"reason", to_string(stop.reason)}, {"message", stop.message}});
+  crash({{"vcpu", std::to_string(stop.vcpu)}, {"reason", to_string(stop.reason)}}, stop.message);
+}
+
+void VmControl::watch_memory() {
+  memory_watch_ = std::make_unique<MemoryWatch>(
+      host_->loop(), machine_->ram().lost_fd(),
+      [this, generation = generation_] { queue_.post([this, generation] { on_memory_lost(generation); }); });
+}
+
+// We touched what is not there, for the guest: it would go on with zeros.
+void VmControl::on_memory_lost(std::uint64_t generation) {
+  if (generation != generation_ || !machine_) return;
+  const Status whole = machine_->ram().check_whole();
+  if (!whole) crash({{"reason", "memory-lost"}}, whole.error().to_string());
+}
+
+void VmControl::crash(api::EventBus::Properties properties, const std::string& message) {
+  log_error("{}", message);
+  properties.emplace_back("message", message);
+  events_.publish("guest", "crashed", properties);
   // A guest that cannot go on is stopped, not started over: the user shall see why. The daemon stays.
   if (auto stopped = shutdown(); !stopped) log_error("shutdown: {}", stopped.error().to_string());
   if (options_.on_crash) options_.on_crash();

@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "daemon/control/background.h"
 #include "daemon/control/command_queue.h"
+#include "daemon/control/memory_watch.h"
 #include "daemon/control/status_board.h"
 #include "daemon/kvm/kvm.h"
 #include "daemon/snapshot/job.h"
@@ -78,6 +79,9 @@ class VmControl {
   void on_guest_reset(std::uint64_t generation);
   void on_guest_shutdown(std::uint64_t generation);
   void on_vcpu_stopped(std::uint64_t generation, const vm::VcpuStop& stop);
+  void watch_memory();
+  void on_memory_lost(std::uint64_t generation);
+  void crash(api::EventBus::Properties properties, const std::string& message);
 
   api::EventBus& events_;
   StatusBoard& board_;
@@ -90,7 +94,8 @@ class VmControl {
   std::unique_ptr<vm::HostSide> host_;
   std::unique_ptr<GuestSignals> signals_;  // outlives the machine
   std::unique_ptr<vm::Machine> machine_;
-  std::uint64_t generation_ = 0;  // of machine_: what an earlier one still says is stale
+  std::unique_ptr<MemoryWatch> memory_watch_;  // of machine_, on host_'s loop: goes before both
+  std::uint64_t generation_ = 0;               // of machine_: what an earlier one still says is stale
 
   std::optional<api::MemoryCheck> memory_check_;
   std::weak_ptr<snapshot::Job> memory_check_job_;

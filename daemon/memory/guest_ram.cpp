@@ -138,6 +138,7 @@ Result<GuestRam> GuestRam::live_file(UniqueFd file, const std::vector<RamRange>&
 }
 
 Status GuestRam::map(int flags) {
+  VMMD_ASSIGN(guard_, RamGuard::create());
   for (const RamRange& range : layout_) {
     void* address = ::mmap(nullptr, range.size, PROT_READ | PROT_WRITE, flags, file_.get(),
                            static_cast<off_t>(file_ ? range.file_offset : 0));
@@ -152,6 +153,7 @@ Status GuestRam::map(int flags) {
       return fail_errno(ErrorCode::Internal, error, "cannot map {} bytes of guest RAM", range.size);
     }
     mappings_.emplace_back(static_cast<std::byte*>(address), range.size);
+    VMMD_TRY(guard_->cover(mappings_.back().data(), range.size, huge_pages() ? huge_page_size_ : kPageSize));
   }
   return {};
 }
@@ -164,6 +166,12 @@ Status GuestRam::advise(const api::MemoryConfig& config) const {
       ::madvise(mapping.data(), mapping.size(), MADV_HUGEPAGE);
     if (config.mergeable) ::madvise(mapping.data(), mapping.size(), MADV_MERGEABLE);
     if (config.prefault && ::madvise(mapping.data(), mapping.size(), MADV_POPULATE_WRITE) != 0) {
+      if (errno == EFAULT || errno == ENOMEM) {
+        return fail(ErrorCode::BadRequest,
+                    "the host has not {} bytes for guest RAM to prefault: its memory, or the filesystem of "
+                    "memory.file, is full",
+                    mapping.size());
+      }
       return fail_errno(ErrorCode::Internal, errno, "cannot prefault {} bytes of guest RAM", mapping.size());
     }
   }
@@ -184,6 +192,33 @@ Status GuestRam::remap_private() {
   }
   backing_ = Backing::PrivateFile;
   return lock_file(file_.get(), LOCK_SH, "of this VM");  // others may map it too from now on
+}
+
+Status GuestRam::check_whole() const {
+  if (file_) {
+    struct stat info = {};
+    if (::fstat(file_.get(), &info) != 0)
+      return fail_errno(ErrorCode::Internal, errno, "cannot stat the memory file");
+    if (static_cast<std::uint64_t>(info.st_size) < size()) {
+      return fail(
+          ErrorCode::Internal,
+          "the file behind guest RAM was cut to {} bytes, the VM has {}: what the guest stored beyond is "
+          "lost",
+          info.st_size, size());
+    }
+  }
+  const auto lost = guard_->first_lost();
+  if (!lost) return {};
+  for (std::size_t i = 0; i < mappings_.size(); ++i) {
+    const auto start = reinterpret_cast<std::uintptr_t>(mappings_[i].data());
+    if (*lost < start || *lost >= start + mappings_[i].size()) continue;
+    return fail(
+        ErrorCode::Internal,
+        "the host has no page for guest RAM at {:#x}: its memory file was cut, its filesystem is full, "
+        "or the host's memory failed",
+        layout_[i].start.value + (*lost - start));
+  }
+  return fail(ErrorCode::Internal, "the host has no page for guest RAM");
 }
 
 std::vector<devices::GuestRegion> GuestRam::regions() const {

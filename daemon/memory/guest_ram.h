@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "daemon/memory/layout.h"
+#include "daemon/memory/ram_guard.h"
 #include "devices/guest_memory.h"
 
 namespace vmmd::memory {
@@ -59,6 +61,12 @@ class GuestRam {
   /// parked.
   Status remap_private();
 
+  /// Is everything there that the guest has stored? Not if its file was cut, or if the host had no page where
+  /// we touched one (see RamGuard): an error that says so.
+  [[nodiscard]] Status check_whole() const;
+  /// Readable once check_whole() fails for a page that we touched.
+  [[nodiscard]] int lost_fd() const { return guard_->fd(); }
+
   [[nodiscard]] const std::vector<RamRange>& layout() const { return layout_; }
   [[nodiscard]] std::vector<devices::GuestRegion> regions() const;
   [[nodiscard]] Backing backing() const { return backing_; }
@@ -79,7 +87,8 @@ class GuestRam {
   Backing backing_;
   UniqueFd file_;
   std::uint64_t huge_page_size_ = 0;
-  std::vector<Mapping> mappings_;  // one per range
+  std::unique_ptr<RamGuard> guard_;  // outlives the mappings
+  std::vector<Mapping> mappings_;    // one per range
 };
 
 }  // namespace vmmd::memory

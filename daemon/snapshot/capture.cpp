@@ -158,8 +158,10 @@ Result<api::SnapshotResult> take_snapshot(vm::Machine& machine, const api::VmCon
     if (!disk.disk.readonly()) staged.sync_as_well(std::move(disk.file), disk.disk.path());
   }
   job.enter_phase("memory");
+  VMMD_TRY(machine.ram().check_whole());
   VMMD_ASSIGN(Captured captured,
               capture_ram(machine.ram(), config.memory.file.value_or(""), request.mode, staged, job));
+  VMMD_TRY(machine.ram().check_whole());  // reading it may have been what found a page missing
   manifest.set_capture_mode(captured.mode);
 
   VMMD_TRY(job.check());

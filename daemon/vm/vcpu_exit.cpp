@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -58,6 +59,8 @@ const char* to_string(VcpuStop::Reason reason) {
       return "entry-failed";
     case VcpuStop::Reason::RunFailed:
       return "run-failed";
+    case VcpuStop::Reason::MemoryLost:
+      return "memory-lost";
     case VcpuStop::Reason::Reset:
       return "reset";
     case VcpuStop::Reason::Shutdown:
@@ -98,6 +101,13 @@ VcpuStop describe_stop(unsigned index, const kvm::VcpuFd& fd) {
 }
 
 VcpuStop describe_failure(unsigned index, const kvm::VcpuFd& fd, int error) {
+  if (error == EFAULT) {
+    return {
+        index, VcpuStop::Reason::MemoryLost,
+        fmt::format("vCPU {}: the host has no page for the guest RAM that was touched: its memory file was "
+                    "cut, its filesystem is full, or the host's memory failed ({})",
+                    index, where(fd))};
+  }
   return {index, VcpuStop::Reason::RunFailed,
           fmt::format("vCPU {}: KVM_RUN failed: {} ({})", index, std::strerror(error), where(fd))};
 }

@@ -16,6 +16,7 @@ struct VcpuStop {
     InternalError,  // KVM could not go on: an instruction it cannot emulate
     EntryFailed,    // the CPU refused the guest's state
     RunFailed,      // KVM_RUN itself failed
+    MemoryLost,     // the host has no page for what the guest touched
     Reset,          // the guest asked for it (KVM_SYSTEM_EVENT_RESET)
     Shutdown,       // the guest asked for it (KVM_SYSTEM_EVENT_SHUTDOWN)
   };
