@@ -127,3 +127,13 @@ def test_files_that_cannot_be_mapped_are_refused_at_create(daemon, tmp_path, siz
     with pytest.raises(vmmd.ApiError) as refused:
         daemon.create(vmmd.bare("idle"), pmem=[device])
     assert refused.value.status == 400 and message in refused.value.text
+
+
+def test_the_command_line_takes_pmem_and_vsock(start, tmp_path):
+    (tmp_path / "p").write_bytes(bytes(2 * MIB))
+    daemon = start("--kernel", vmmd.bare("idle"), "--memory", "size=64M", "--pmem", f"file={tmp_path / 'p'}",
+                   "--vsock", f"cid=9,socket={tmp_path / 'v'}")
+    daemon.events.wait("vm", "booted")
+    config = daemon.get("vm.info")["config"]
+    assert config["pmem"][0]["size"] == 2 * MIB and config["vsock"]["cid"] == 9
+    assert (tmp_path / "v").is_socket()

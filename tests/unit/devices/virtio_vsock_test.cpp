@@ -249,6 +249,26 @@ TEST_CASE("virtio-vsock: a host program that closes ends both directions") {
   CHECK(vsock.counter("connections") == 0);
 }
 
+TEST_CASE("virtio-vsock: a host program that is gone before it has read ends both directions") {
+  Vsock vsock;
+  vsock.start();
+  Service service(vsock, 52);
+  const std::size_t idle = vsock.loop.watches();
+  std::uint32_t told = 0;
+  for (std::size_t sent = 0; sent - told + 4096 <= VsockConnection::kBuffer; sent += 4096) {
+    vsock.send(VsockOp::ReadWrite, service.ports, std::string(4096, 'x'));
+    for (const Packet& packet : vsock.sent()) told = packet.header.fwd_cnt;
+  }
+  CHECK(vsock.loop.watches() == idle + 1);  // for room in the socket
+  service.socket.reset();
+  vsock.loop.run_ready();
+  const auto packets = vsock.sent();
+  REQUIRE(!packets.empty());
+  CHECK(packets.back().header.op == VsockOp::Reset);
+  CHECK(vsock.counter("connections") == 0);
+  CHECK(vsock.loop.watches() == 1);  // the listener's
+}
+
 TEST_CASE("virtio-vsock: a guest that ends its output only still gets the host's") {
   Vsock vsock;
   vsock.start();
