@@ -88,12 +88,18 @@ Status Chipset::check(const api::VmConfig& config) {
   devices::Bus ports("port", 0x10000);
   VMMD_TRY(map_ports(ports, nullptr));
   if (config.platform.pc) VMMD_TRY(PcDevices::map_ports(ports, nullptr));
+  return map_consoles(ports, config, nullptr, nullptr);
+}
+
+// The ports of the consoles that are not off.
+Status Chipset::map_consoles(devices::Bus& ports, const api::VmConfig& config, devices::BusDevice* serial,
+                             devices::BusDevice* debug) {
+  using devices::kWidth1, devices::Serial16550;
   if (config.serial.mode != api::ConsoleMode::Off) {
-    VMMD_TRY(
-        ports.map({"serial0", memory::kSerialPort, devices::Serial16550::kPorts, devices::kWidth1, nullptr}));
+    VMMD_TRY(ports.map({"serial0", memory::kSerialPort, Serial16550::kPorts, kWidth1, serial}));
   }
   if (config.debug_console.mode == api::ConsoleMode::Off) return {};
-  auto mapped = ports.map({"debug-console", config.debug_console.iobase, 1, devices::kWidth1, nullptr});
+  auto mapped = ports.map({"debug-console", config.debug_console.iobase, 1, kWidth1, debug});
   if (!mapped) return wrap(std::move(mapped).error(), "/debug_console/iobase is taken");
   return {};
 }
@@ -101,15 +107,11 @@ Status Chipset::check(const api::VmConfig& config) {
 Status Chipset::add_consoles(const api::VmConfig& config, HostSide& host) {
   if (host.serial() != nullptr) {
     serial_ = std::make_unique<devices::Serial16550>("serial0", isa_line(memory::kSerialGsi), *host.serial());
-    VMMD_TRY(ports_.map(
-        {"serial0", memory::kSerialPort, devices::Serial16550::kPorts, devices::kWidth1, serial_.get()}));
   }
   if (host.debug_console() != nullptr) {
     debug_console_ = std::make_unique<devices::DebugConsole>(*host.debug_console());
-    VMMD_TRY(ports_.map(
-        {"debug-console", config.debug_console.iobase, 1, devices::kWidth1, debug_console_.get()}));
   }
-  return {};
+  return map_consoles(ports_, config, serial_.get(), debug_console_.get());
 }
 
 Status Chipset::add_virtio(const api::VmConfig& config, const Surroundings& around) {

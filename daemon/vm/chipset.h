@@ -78,6 +78,8 @@ class Chipset {
   Chipset(const Surroundings& around, bool pc);
   [[nodiscard]] devices::InterruptLine& isa_line(unsigned gsi);
   static Status map_ports(devices::Bus& bus, Chipset* chipset);
+  static Status map_consoles(devices::Bus& ports, const api::VmConfig& config, devices::BusDevice* serial,
+                             devices::BusDevice* debug);
   Status add_consoles(const api::VmConfig& config, HostSide& host);
   Status add_virtio(const api::VmConfig& config, const Surroundings& around);
 

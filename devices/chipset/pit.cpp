@@ -338,7 +338,8 @@ void Pit::write(std::uint64_t offset, unsigned width, std::uint64_t value) {
 Result<UnitState> Pit::save() const {
   const std::lock_guard lock(mutex_);
   state::Pit message;
-  for (const Channel& channel : state_) {
+  for (Channel channel : state_) {
+    catch_up(channel, now());  // one form for one moment, whoever looked at the channel last
     const auto& [mode, access, bcd, gate, reload, write_low, write_high_next, read_high_next, latch,
                  latched_bytes, status_latched, status, has_count, loaded, counting, reload_pending, initial,
                  low_half, since, held] = channel;

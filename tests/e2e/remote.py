@@ -58,11 +58,17 @@ class AtTerminal:
     def __init__(self, daemon, *arguments, **more):
         self.text = ""
         self.at = 0
+        wait, go = os.pipe()
         pid, self.fd = pty.fork()
         if pid == 0:
+            os.read(wait, 1)
             os.execve(REMOTE, [str(REMOTE), *map(str, arguments)], environment(daemon, TERM="xterm", **more))
         self.pid = pid
         self.status = None
+        self.before = self.settings()  # the terminal's, as the run finds it
+        os.write(go, b"!")
+        os.close(wait)
+        os.close(go)
 
     def settings(self):
         return termios.tcgetattr(self.fd)

@@ -26,7 +26,6 @@ def boot(daemon, kernel, mode, cmdline=""):
 def test_console_goes_both_ways_and_gives_the_terminal_back(daemon, mode):
     boot(daemon, "tick", mode)
     with AtTerminal(daemon, "console") as console:
-        before = console.settings()
         console.expect(r"Connected to .*\. Ctrl-\] leaves\.")
         console.expect(r"tick \d+")
         raw = console.settings()
@@ -37,7 +36,7 @@ def test_console_goes_both_ways_and_gives_the_terminal_back(daemon, mode):
         console.expect("echo \x03")
         console.type("\x1d")
         console.expect("Left")
-        assert console.settings() == before
+        assert console.settings() == console.before
         assert console.end() == 0
     assert daemon.state() == "Running"
     with AtTerminal(daemon, "console") as again:
@@ -59,11 +58,10 @@ def test_console_with_sshs_escape(daemon):
 def test_console_gives_the_terminal_back_when_killed(daemon):
     boot(daemon, "tick", "pty")
     with AtTerminal(daemon, "console") as console:
-        before = console.settings()
         console.expect(r"tick \d+")
         os.kill(console.pid, signal.SIGTERM)
         console.expect("Left")
-        assert console.settings() == before
+        assert console.settings() == console.before
         assert console.end() == 0
 
 

