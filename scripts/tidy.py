@@ -77,6 +77,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-cache", action="store_true")
+    parser.add_argument("paths", nargs="*", help="beginnings of the files' paths: only those")
     options = parser.parse_args()
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "vmmd" / "tidy"
     cache.mkdir(parents=True, exist_ok=True)
@@ -84,6 +85,8 @@ def main():
     digests = [Digests(True), Digests(False)] if options.quick else [Digests(False)]
     work, todo = 0, []
     for path, entry in sources():
+        if options.paths and not str(path.relative_to(ROOT)).startswith(tuple(options.paths)):
+            continue
         # The first is what this run can prove; a verdict of all checks is as good for the quick ones.
         marks = [cache / each.of(entry, headers.get(entry["output"], [])) for each in digests]
         passed = [mark for mark in marks if mark.exists()]
