@@ -1,10 +1,7 @@
 #include "api/unbuilt.h"
 
-#include <algorithm>
 #include <array>
 #include <string_view>
-
-#include "api/disk_source.h"
 
 namespace vmmd::api {
 
@@ -38,13 +35,6 @@ constexpr auto kUnbuilt = std::to_array<Unbuilt>({
      [](const VmConfig& c) { return c.payload.host_data.has_value(); }},
     {"/payload/fw_cfg_config", "fw_cfg",
      [](const VmConfig& c) { return c.payload.fw_cfg_config.has_value(); }},
-    {"/disks", "an overlay",
-     [](const VmConfig& c) {
-       return std::any_of(c.disks.begin(), c.disks.end(), [](const DiskConfig& disk) {
-         const DiskSource source = disk_source(disk);
-         return source.memory_overlay || source.overlay_file;
-       });
-     }},
     {"/fs", "virtio-fs", [](const VmConfig& c) { return !c.fs.empty(); }},
     {"/generic_vhost_user", "vhost-user", [](const VmConfig& c) { return !c.generic_vhost_user.empty(); }},
     {"/devices", "VFIO", [](const VmConfig& c) { return !c.devices.empty(); }},

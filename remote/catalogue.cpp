@@ -124,6 +124,10 @@ Status run_snapshot_verify(Session& session, const Command&, const Arguments& ar
   if (report.cancelled)
     return fail(ErrorCode::Conflict, "interrupted: nothing is known of {}", directory.native());
   session.set_result(json_text(report_json(report)));
+  if (const auto layers = snapshot::damaged_layers(opened); !layers.empty()) {
+    return fail(ErrorCode::BadRequest, "{} of {} is damaged: its digest differs", fmt::join(layers, ", "),
+                directory.native());
+  }
   if (report.damaged.empty()) {
     session.print(fmt::format("{} is intact: {} read, {} of holes", directory.native(),
                               format_size(report.bytes_read),

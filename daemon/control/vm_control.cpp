@@ -386,7 +386,8 @@ Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreReques
   job.enter_phase("memory");
   VMMD_ASSIGN(memory::GuestRam ram, snapshot::restore_ram(plan, job));
   job.enter_phase("machine");
-  VMMD_ASSIGN(host_, vm::HostSide::open(plan.config, vm::HostSide::Life::Restored));
+  VMMD_ASSIGN(auto layers, plan.snapshot.duplicate_layers());
+  VMMD_ASSIGN(host_, vm::HostSide::restore(plan.config, std::move(layers)));
   signals_ = std::make_unique<GuestSignals>(*this, ++generation_);
   VMMD_ASSIGN(machine_, vm::Machine::create(kvm, plan.config, std::move(ram), *host_, *signals_));
   std::vector<std::string> fresh;

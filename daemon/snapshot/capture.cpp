@@ -157,6 +157,13 @@ Result<api::SnapshotResult> take_snapshot(vm::Machine& machine, const api::VmCon
   for (IdentifiedDisk& disk : disks) {
     if (!disk.disk.readonly()) staged.sync_as_well(std::move(disk.file), disk.disk.path());
   }
+  job.enter_phase("disks");
+  for (const vm::HostSide::Device& device : machine.host().devices()) {
+    const std::string name = device.end->snapshot_file();
+    if (name.empty()) continue;
+    VMMD_ASSIGN(const int fd, staged.create_layer(name));
+    VMMD_TRY(device.end->save_file(fd));
+  }
   job.enter_phase("memory");
   VMMD_TRY(machine.ram().check_whole());
   VMMD_ASSIGN(Captured captured,

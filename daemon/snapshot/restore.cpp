@@ -73,6 +73,9 @@ Status verify_all(const OpenSnapshot& snapshot, Job& job) {
   };
   VMMD_ASSIGN(const VerifyReport report, verify_memory(snapshot, progress));
   VMMD_TRY(job.check());
+  if (const auto layers = damaged_layers(snapshot); !layers.empty()) {
+    return fail(ErrorCode::BadRequest, "{} is damaged: its digest differs", fmt::join(layers, ", "));
+  }
   if (report.damaged.empty()) return {};
   return fail(ErrorCode::BadRequest,
               "memory.bin is damaged in {} places, first {} bytes at guest address {:#x}",

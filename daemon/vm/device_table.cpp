@@ -60,8 +60,9 @@ std::vector<ConfiguredDevice> configured_devices(api::VmConfig& config) {
   const auto groups = std::make_shared<RateLimitGroups>(config.rate_limit_groups);
   for (std::size_t i = 0; i < config.disks.size(); ++i) {
     api::DiskConfig& disk = config.disks[i];
-    devices.push_back({fmt::format("/disks/{}", i), "disk", &disk.pci,
-                       [&disk, groups](const HostGlue&) { return DiskEnd::open(disk, groups); }});
+    devices.push_back({fmt::format("/disks/{}", i), "disk", &disk.pci, [&disk, groups](const HostGlue& glue) {
+                         return DiskEnd::open(disk, groups, glue.snapshot_files);
+                       }});
   }
   for (std::size_t i = 0; i < config.net.size(); ++i)
     devices.push_back(device<NetEnd>(fmt::format("/net/{}", i), "net", config.net[i]));

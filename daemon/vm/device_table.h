@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -8,15 +9,20 @@
 #include <vector>
 
 #include "api/config.h"
+#include "base/unique_fd.h"
 #include "daemon/loop/device_loop.h"
 #include "daemon/vm/host_end.h"
 
 namespace vmmd::vm {
 
+/// Files of the snapshot that a VM comes from, by their names; whose file it is takes it out.
+using SnapshotFiles = std::map<std::string, UniqueFd>;
+
 /// What a host end is opened with; it outlives the host end.
 struct HostGlue {
   loop::DeviceLoop& loop;  // the device thread
   bool restored = false;   // the VM comes from a snapshot: go on with files, do not empty them
+  SnapshotFiles* snapshot_files = nullptr;  // nullptr: the VM does not come from a snapshot just now
 };
 
 /// One PCI device that a configuration asks for.

@@ -7,28 +7,54 @@
 
 namespace vmmd::vm {
 
-namespace {
-
-using DiskPointer = std::unique_ptr<devices::Disk>;
-
-Result<DiskPointer> open_disk(const api::DiskConfig& config) {
-  const api::DiskSource source = api::disk_source(config);
-  VMMD_ASSIGN(auto image,
-              devices::RawFile::open(source.path, {.readonly = !source.writes_image(config.readonly)}));
-  if (source.overlay_file) {
-    VMMD_ASSIGN(auto overlay, devices::Overlay::in_file(std::move(image), *source.overlay_file));
-    return DiskPointer(std::move(overlay));
-  }
-  return DiskPointer(std::move(image));
+Result<std::unique_ptr<HostEnd>> DiskEnd::open(const api::DiskConfig& config,
+                                               std::shared_ptr<RateLimitGroups> groups,
+                                               SnapshotFiles* snapshot_files) {
+  std::unique_ptr<DiskEnd> end(new DiskEnd(config, std::move(groups)));
+  if (auto opened = end->open_disk(snapshot_files); !opened)
+    return wrap(std::move(opened).error(), "cannot open disk \"{}\"", config.pci.id.value_or(""));
+  return std::unique_ptr<HostEnd>(std::move(end));
 }
 
-}  // namespace
+Status DiskEnd::open_disk(SnapshotFiles* snapshot_files) {
+  const api::DiskSource source = api::disk_source(config_);
+  VMMD_ASSIGN(std::unique_ptr<devices::Disk> image,
+              devices::RawFile::open(source.path, {.readonly = !source.writes_image(config_.readonly)}));
+  if (source.overlay_file) {
+    VMMD_ASSIGN(disk_, devices::Overlay::in_file(std::move(image), *source.overlay_file));
+    return {};
+  }
+  if (!source.memory_overlay) {
+    disk_ = std::move(image);
+    return {};
+  }
+  std::unique_ptr<devices::FrozenLayer> lower;
+  if (snapshot_files != nullptr) {
+    auto file = snapshot_files->extract(layer_name());
+    if (file.empty()) {
+      return fail(ErrorCode::BadRequest,
+                  "the snapshot has no {}: the disk had no overlay = memory when it was taken", layer_name());
+    }
+    VMMD_ASSIGN(const std::uint64_t size, image->size());
+    VMMD_ASSIGN(lower, devices::FrozenLayer::open(std::move(file.mapped()), layer_name(), size));
+  }
+  VMMD_ASSIGN(auto overlay,
+              devices::Overlay::in_memory(std::move(image), std::move(lower), config_.overlay_limit));
+  memory_ = overlay.get();
+  disk_ = std::move(overlay);
+  return {};
+}
 
-Result<std::unique_ptr<HostEnd>> DiskEnd::open(const api::DiskConfig& config,
-                                               std::shared_ptr<RateLimitGroups> groups) {
-  auto disk = open_disk(config);
-  if (!disk) return wrap(std::move(disk).error(), "cannot open disk \"{}\"", config.pci.id.value_or(""));
-  return std::unique_ptr<HostEnd>(new DiskEnd(config, std::move(groups), std::move(*disk)));
+std::string DiskEnd::layer_name() const {
+  return "disk-" + config_.pci.id.value_or("") + ".bin";
+}
+
+std::string DiskEnd::snapshot_file() const {
+  return memory_ != nullptr ? layer_name() : std::string();
+}
+
+Status DiskEnd::save_file(int fd) const {
+  return memory_->save(fd, layer_name());
 }
 
 Result<std::unique_ptr<devices::VirtioDevice>> DiskEnd::make_device(const DeviceGlue& glue) {

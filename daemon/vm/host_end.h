@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "api/config.h"
@@ -34,6 +35,12 @@ class HostEnd {
   virtual ~HostEnd() = default;
   /// The model for a new machine; the one for the machine before is gone. On the VM thread.
   virtual Result<std::unique_ptr<devices::VirtioDevice>> make_device(const DeviceGlue& glue) = 0;
+
+  /// The file of a snapshot that what this end holds goes into; empty: there is none. The same name brings it
+  /// back at vm.restore (HostGlue::snapshot_files).
+  [[nodiscard]] virtual std::string snapshot_file() const { return {}; }
+  /// Writes it into the empty file `fd`. While the machine is paused.
+  [[nodiscard]] virtual Status save_file(int /*fd*/) const { return {}; }
   /// Puts what only the open end knows into the configuration that vm.info shows: a pty's path.
   virtual void describe(api::VmConfig& shown) const { static_cast<void>(shown); }
   /// Lets what the guest has written reach the host, for a bounded time. The model is stopped.

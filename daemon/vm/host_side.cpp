@@ -18,6 +18,21 @@ constexpr std::chrono::milliseconds kDrainLimit{500};
 }  // namespace
 
 Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config, Life life) {
+  return open(config, life, nullptr);
+}
+
+Result<std::unique_ptr<HostSide>> HostSide::restore(const api::VmConfig& config, SnapshotFiles files) {
+  VMMD_ASSIGN(auto host, open(config, Life::Restored, &files));
+  if (!files.empty()) {
+    return fail(ErrorCode::BadRequest,
+                "the snapshot has {}, and no disk takes it: a disk with overlay = memory stays one",
+                files.begin()->first);
+  }
+  return host;
+}
+
+Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config, Life life,
+                                                 SnapshotFiles* files) {
   std::unique_ptr<HostSide> host(new HostSide);
   VMMD_TRY(host->loop_.start());
   const bool append = life == Life::Restored;
@@ -31,12 +46,12 @@ Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config, Li
       chardev::make_char_backend(char_config(debug.mode, debug.file, std::nullopt, append), host->loop_);
   if (!console) return wrap(std::move(console).error(), "cannot open the debug console's host side");
   host->debug_console_ = std::move(*console);
-  VMMD_TRY(host->open_devices(config, life));
+  VMMD_TRY(host->open_devices(config, life, files));
   return host;
 }
 
-Status HostSide::open_devices(api::VmConfig config, Life life) {
-  const HostGlue glue{.loop = loop_, .restored = life == Life::Restored};
+Status HostSide::open_devices(api::VmConfig config, Life life, SnapshotFiles* files) {
+  const HostGlue glue{.loop = loop_, .restored = life == Life::Restored, .snapshot_files = files};
   for (const ConfiguredDevice& device : configured_devices(config)) {
     const auto slot = device.slot();
     if (!slot) continue;

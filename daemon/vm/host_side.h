@@ -1,11 +1,13 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "api/config.h"
 #include "base/result.h"
+#include "base/unique_fd.h"
 #include "daemon/loop/device_loop.h"
 #include "daemon/vm/host_end.h"
 #include "devices/char_backend.h"
@@ -22,6 +24,9 @@ class HostSide {
   /// write to; a restored one goes on at their ends.
   enum class Life { New, Restored };
   static Result<std::unique_ptr<HostSide>> open(const api::VmConfig& config, Life life);
+  /// A VM from a snapshot with these files: each belongs to a device, or the restore is refused.
+  static Result<std::unique_ptr<HostSide>> restore(const api::VmConfig& config,
+                                                   std::map<std::string, UniqueFd> files);
   HostSide(const HostSide&) = delete;
   HostSide& operator=(const HostSide&) = delete;
 
@@ -46,7 +51,9 @@ class HostSide {
 
  private:
   HostSide() = default;
-  Status open_devices(api::VmConfig config, Life life);
+  static Result<std::unique_ptr<HostSide>> open(const api::VmConfig& config, Life life,
+                                                std::map<std::string, UniqueFd>* files);
+  Status open_devices(api::VmConfig config, Life life, std::map<std::string, UniqueFd>* files);
 
   loop::DeviceLoop loop_;  // outlives the backends
   std::unique_ptr<devices::CharBackend> serial_;

@@ -85,6 +85,7 @@ class Machine {
 
   /// Every unit with state, in the order of restoring. The machine is paused.
   [[nodiscard]] std::vector<devices::StateUnit*> units();
+  [[nodiscard]] const HostSide& host() const { return host_; }
   [[nodiscard]] TimeUnit& time() { return *time_; }
   [[nodiscard]] Chipset& chipset() { return *chipset_; }
   [[nodiscard]] memory::GuestRam& ram() { return ram_; }

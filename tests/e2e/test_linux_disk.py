@@ -136,3 +136,121 @@ def test_linux_boots_from_a_disk(linux, start, tmp_path):
     daemon.wait_exit()
     told = subprocess.run(["debugfs", "-R", "cat /hello", root], check=True, capture_output=True, text=True).stdout
     assert told.startswith("from the guest")
+
+
+@pytest.fixture(scope="module")
+def with_overlay(linux, tmp_path_factory):
+    """A snapshot of a guest that wrote into overlays, and the images below, which it did not change."""
+    folder = tmp_path_factory.mktemp("overlay")
+    base = image(folder / "base.img")
+    before = base.read_bytes()
+    daemon = vmmd.Daemon(folder / "vmmd")
+    try:
+        serial = boot(linux, daemon, disk(base, "mem", overlay="memory"), {"path": f"memdiff:{base}", "id": "diff"})
+        serial.ask("disk write /dev/vda 7 0 64", r"^disk wrote 64$")
+        serial.ask("disk write /dev/vdb 8 0 32", r"^disk wrote 32$")
+        daemon.put("vm.pause")
+        daemon.snapshot(folder / "snapshot")
+    finally:
+        daemon.kill()
+    assert base.read_bytes() == before
+    return folder
+
+
+def test_an_overlay_in_memory_is_part_of_the_snapshot(with_overlay, start, tmp_path):
+    snapshot = with_overlay / "snapshot"
+    assert (snapshot / "disk-mem.bin").stat().st_size == 4096 + 64 * RECORD
+    assert (snapshot / "disk-diff.bin").stat().st_size == 4096 + 32 * RECORD
+    before = [(snapshot / name).read_bytes() for name in ("disk-mem.bin", "disk-diff.bin")]
+    clones = []
+    for seed in (21, 22):
+        daemon = start(name=f"clone{seed}")
+        serial = daemon.restore(snapshot, verify="full")
+        serial.ask("disk check /dev/vda 7 0 64", r"^disk checked 64$")
+        serial.ask("disk check /dev/vdb 8 0 32", r"^disk checked 32$")
+        serial.ask(f"disk write /dev/vda {seed} 32 64", r"^disk wrote 64$")
+        clones.append((daemon, serial, seed))
+    # Each has its own, and below it what both had.
+    for daemon, serial, seed in clones:
+        serial.ask(f"disk check /dev/vda {seed} 32 64", r"^disk checked 64$")
+        serial.ask("disk check /dev/vda 7 0 32", r"^disk checked 32$")
+    assert before == [(snapshot / name).read_bytes() for name in ("disk-mem.bin", "disk-diff.bin")]
+    # The next generation has both layers in one.
+    daemon, _, seed = clones[0]
+    daemon.put("vm.pause")
+    daemon.snapshot(tmp_path / "second")
+    daemon.kill()
+    daemon = start(name="grandchild")
+    serial = daemon.restore(tmp_path / "second")
+    serial.ask(f"disk check /dev/vda {seed} 32 64", r"^disk checked 64$")
+    serial.ask("disk check /dev/vda 7 0 32", r"^disk checked 32$")
+    assert not any((with_overlay / "base.img").read_bytes())
+
+
+def test_a_damaged_layer_is_named(with_overlay, start, tmp_path):
+    damaged = tmp_path / "damaged"
+    subprocess.run(["cp", "-r", with_overlay / "snapshot", damaged], check=True)
+    with (damaged / "disk-mem.bin").open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"damage")
+    daemon = start()
+    with pytest.raises(vmmd.ApiError) as refused:
+        daemon.restore(damaged, verify="full")
+    assert "disk-mem.bin" in refused.value.text
+    (damaged / "disk-mem.bin").unlink()
+    with pytest.raises(vmmd.ApiError) as refused:
+        daemon.restore(damaged)
+    assert "disk-mem.bin" in refused.value.text
+
+
+def test_an_overlay_cannot_be_left_behind(with_overlay, start):
+    daemon = start()
+    with pytest.raises(vmmd.ApiError) as refused:
+        daemon.restore(with_overlay / "snapshot", overrides={"disks": [{"id": "mem", "overlay": None}]})
+    assert "disk" in refused.value.text
+
+
+def test_an_overlay_in_a_file_keeps_what_was_flushed(linux, start, tmp_path):
+    base, layer = image(tmp_path / "base.img"), tmp_path / "layer"
+    daemon = start()
+    serial = boot(linux, daemon, disk(base, overlay=str(layer)))
+    serial.ask("disk write /dev/vda 7 0 64", r"^disk wrote 64$")
+    daemon.kill()
+    again = start(name="again")
+    serial = boot(linux, again, disk(base, overlay=str(layer)))
+    serial.ask("disk check /dev/vda 7 0 64", r"^disk checked 64$")
+    assert not any(base.read_bytes())
+    assert layer.stat().st_blocks * 512 < 2 << 20
+
+
+def test_a_full_overlay_fails_in_the_guest_with_an_event(linux, start, tmp_path):
+    daemon = start()
+    serial = boot(linux, daemon, disk(image(tmp_path / "base.img"), overlay="memory", overlay_limit=1 << 20))
+    serial.ask("disk write /dev/vda 7 0 1000", r"^disk: record \d+ error (5|28)$")
+    told = daemon.events.wait("device", "backend-failed")
+    assert told["properties"]["unit"] == "disk:data" and "No space left" in told["properties"]["error"]
+    assert daemon.get("vm.counters")["disk:data"]["errors"] >= 1
+    serial.ask("disk write /dev/vda 9 0 16", r"^disk wrote 16$")
+    serial.ask("disk check /dev/vda 9 0 16", r"^disk checked 16$")
+
+
+def test_a_full_host_fails_in_the_guest_and_the_vm_goes_on(linux, start, tmp_path):
+    mount = tmp_path / "tiny"
+    mount.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tiny", mount], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        daemon = start()
+        serial = boot(linux, daemon, disk(image(mount / "data.img")))
+        serial.ask("disk write /dev/vda 7 0 1000", r"^disk: record \d+ error (5|28)$")
+        daemon.events.wait("device", "backend-failed")
+        daemon.put("vm.pause")
+        daemon.snapshot(tmp_path / "snapshot")
+        daemon.put("vm.resume")
+        serial.ask("disk check /dev/vda 7 0 16", r"^disk checked 16$")
+        serial.ask("disk discard /dev/vda 0 1000", r"^disk discarded 0$")
+        serial.ask("disk write /dev/vda 9 0 16", r"^disk wrote 16$")
+        daemon.stop()
+    finally:
+        subprocess.run(["umount", "-l", mount], check=True)

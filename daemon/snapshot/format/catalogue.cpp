@@ -26,7 +26,7 @@ constexpr std::size_t kInsideLimit = 10'000;     // entries of a snapshot
 constexpr std::uint64_t kBlock = 512;            // bytes: the unit of st_blocks, whatever the filesystem's
 
 bool is_ours(std::string_view entry) {
-  if (std::find(kNames.begin(), kNames.end(), entry) != kNames.end()) return true;
+  if (std::find(kNames.begin(), kNames.end(), entry) != kNames.end() || is_layer_name(entry)) return true;
   // Left by an interrupted change (reseal.h).
   const std::string_view replaced = hidden_for(entry);
   return !replaced.empty() && std::find(kNames.begin(), kNames.end(), replaced) != kNames.end();
@@ -43,6 +43,14 @@ Footprint footprint(int directory) {
     struct stat info = {};
     if (::fstatat(directory, std::string(name).c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) continue;
     found.any = true;
+    if (S_ISREG(info.st_mode)) found.bytes += static_cast<std::uint64_t>(info.st_blocks) * kBlock;
+  }
+  // Their layers, which have no fixed names.
+  const auto entries = directory_entries(directory, kInsideLimit, "");
+  for (const std::string& entry : entries ? *entries : std::vector<std::string>()) {
+    struct stat info = {};
+    if (!is_layer_name(entry) || ::fstatat(directory, entry.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
+      continue;
     if (S_ISREG(info.st_mode)) found.bytes += static_cast<std::uint64_t>(info.st_blocks) * kBlock;
   }
   return found;

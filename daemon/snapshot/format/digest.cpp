@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
+#include "base/file.h"
 #include "daemon/snapshot/format/xxh3.h"
 
 namespace vmmd::snapshot {
@@ -84,6 +86,18 @@ Digest Hasher::finish() const {
   Digest digest;
   functions().finish(state_.get(), digest.bytes.data());
   return digest;
+}
+
+Result<Digest> digest_of_file(int fd, std::uint64_t size, const std::string& name) {
+  Hasher hasher;
+  std::vector<std::byte> buffer(std::size_t{1} << 20);
+  for (std::uint64_t at = 0; at < size;) {
+    const std::span<std::byte> piece(buffer.data(), std::min<std::uint64_t>(buffer.size(), size - at));
+    VMMD_TRY(read_exact_at(fd, piece, at, name));
+    hasher.add(piece);
+    at += piece.size();
+  }
+  return hasher.finish();
 }
 
 }  // namespace vmmd::snapshot

@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/result.h"
+
 namespace vmmd::snapshot {
 
 /// XXH3-128 with seed 0 in its canonical (big-endian) form, as `xxh128sum` prints it. It finds accidents; it
@@ -49,5 +51,8 @@ class Hasher {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+/// Of the first `size` bytes of a file; `name` is for messages.
+Result<Digest> digest_of_file(int fd, std::uint64_t size, const std::string& name);
 
 }  // namespace vmmd::snapshot

@@ -14,6 +14,14 @@ inline constexpr std::string_view kMemoryName = "memory.bin";
 inline constexpr std::string_view kDigestsName = "memory.digests";
 inline constexpr std::string_view kConfigName = "config.json";
 
+/// What the overlay in memory of disk <id> held: "disk-<id>.bin".
+inline constexpr std::string_view kLayerPrefix = "disk-";
+inline constexpr std::string_view kLayerSuffix = ".bin";
+[[nodiscard]] constexpr bool is_layer_name(std::string_view name) {
+  return name.size() > kLayerPrefix.size() + kLayerSuffix.size() && name.starts_with(kLayerPrefix) &&
+         name.ends_with(kLayerSuffix);
+}
+
 /// Extended attribute of memory.bin: the snapshot's id. Best effort; a wrong one is refused at open.
 inline constexpr const char* kIdAttribute = "user.vmmd.snapshot_id";
 
@@ -32,7 +40,7 @@ inline constexpr int kRangeLimit = 1024;        // ranges of RAM
 inline constexpr int kDiskLimit = 4096;
 inline constexpr int kCpuidLimit = 4096;  // leaves
 inline constexpr int kMsrLimit = 4096;
-inline constexpr int kFileLimit = 16;
+inline constexpr int kFileLimit = 64;
 inline constexpr std::size_t kLabelLimit = 64;         // labels
 inline constexpr std::size_t kLabelKeyLimit = 128;     // bytes
 inline constexpr std::size_t kLabelValueLimit = 4096;  // bytes

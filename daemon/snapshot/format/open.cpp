@@ -95,6 +95,18 @@ void open_digests(OpenSnapshot& snapshot, Problems& problems) {
   snapshot.digests = std::move(*fd);
 }
 
+void open_layers(OpenSnapshot& snapshot, Problems& problems) {
+  for (const File& listed : snapshot.manifest.files()) {
+    if (!is_layer_name(listed.name())) continue;
+    auto fd = open_listed(snapshot.directory.get(), listed, O_RDONLY);
+    if (!fd) {
+      problems.add(fd.error());
+    } else {
+      snapshot.layers[listed.name()] = std::move(*fd);
+    }
+  }
+}
+
 /// Adds everything wrong; true when the manifest can be trusted.
 bool load_manifest(OpenSnapshot& snapshot, Problems& problems) {
   const auto load = [&]() -> Status {
@@ -145,10 +157,21 @@ Result<std::optional<OpenSnapshot>> inspect(const std::filesystem::path& path, c
   load_config(snapshot, options.allow_edited_config, problems);
   open_memory(snapshot, options.writable_memory, problems);
   open_digests(snapshot, problems);
+  open_layers(snapshot, problems);
   return snapshot;
 }
 
 }  // namespace
+
+Result<std::map<std::string, UniqueFd>> OpenSnapshot::duplicate_layers() const {
+  std::map<std::string, UniqueFd> copies;
+  for (const auto& [name, fd] : layers) {
+    UniqueFd copy(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+    if (!copy) return fail_errno(ErrorCode::Internal, errno, "cannot duplicate the descriptor of {}", name);
+    copies.emplace(name, std::move(copy));
+  }
+  return copies;
+}
 
 Result<OpenSnapshot> open_snapshot(const std::filesystem::path& path, const OpenOptions& options) {
   Problems problems;

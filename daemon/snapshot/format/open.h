@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -28,9 +29,13 @@ struct OpenSnapshot {
   UniqueFd directory;
   SnapshotManifest manifest;
   state::SavedState state;
-  std::string config;  // the text of config.json
-  UniqueFd memory;     // memory.bin
-  UniqueFd digests;    // memory.digests; none when the manifest records none. Its content is not checked yet.
+  std::string config;                      // the text of config.json
+  UniqueFd memory;                         // memory.bin
+  std::map<std::string, UniqueFd> layers;  // of disks, by name; only their lengths have been checked
+  UniqueFd digests;  // memory.digests; none when the manifest records none. Its content is not checked yet.
+
+  /// The layers for somebody else to keep.
+  [[nodiscard]] Result<std::map<std::string, UniqueFd>> duplicate_layers() const;
 };
 
 /// Opens and checks everything but the content of memory.bin: its cost does not depend on the memory's size.

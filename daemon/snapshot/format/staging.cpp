@@ -166,6 +166,25 @@ Result<int> StagedSnapshot::create_file(std::string_view name) {
   return open_->files.back().fd.get();
 }
 
+Result<int> StagedSnapshot::create_layer(const std::string& name) {
+  VMMD_ASSIGN(const int fd, create_file(name));
+  open_->files.back().layer = true;
+  return fd;
+}
+
+Status StagedSnapshot::list_layers(SnapshotManifest& manifest) const {
+  for (const StagedFile& file : open_->files) {
+    if (!file.layer) continue;
+    File& listed = *manifest.add_files();
+    listed.set_name(file.name);
+    VMMD_ASSIGN(const std::uint64_t size, file_size(file.fd.get(), file.name));
+    listed.set_length(size);
+    VMMD_ASSIGN(const Digest digest, digest_of_file(file.fd.get(), size, file.name));
+    listed.set_digest(digest.to_bytes());
+  }
+  return {};
+}
+
 Status StagedSnapshot::link_file(std::string_view name, int fd, const std::string& source) {
   struct stat info = {};
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
@@ -232,6 +251,7 @@ Status StagedSnapshot::prepare(Content content) {
   const std::string state_bytes = content.state.SerializeAsString();
   const std::string table = content.digests ? content.digests->serialize() : std::string();
   complete_manifest(content.manifest, id_, state_bytes, content, table);
+  VMMD_TRY(list_layers(content.manifest));
   const std::string manifest_bytes = encode_manifest(content.manifest);
   VMMD_TRY(check_readable(manifest_bytes, state_bytes));
 

@@ -73,6 +73,9 @@ class StagedSnapshot {
   /// A new file, 0600, open for reading and writing. The descriptor stays ours until commit() or the end.
   Result<int> create_file(std::string_view name);
 
+  /// As create_file(), for the layer of a disk (see is_layer_name()): prepare() lists it with its digest.
+  Result<int> create_layer(const std::string& name);
+
   /// A hard link to the regular file behind `fd`; `source` is its name for messages. Conflict with the advice
   /// to use copy when this file cannot be linked there, first of all for being on another filesystem; any
   /// other code is a failure of something that should have worked. The file gets our id attribute and is
@@ -95,6 +98,7 @@ class StagedSnapshot {
   struct StagedFile {
     std::string name;
     UniqueFd fd;
+    bool layer = false;
   };
 
   /// Shared with work that may outlive the snapshot.
@@ -108,6 +112,7 @@ class StagedSnapshot {
       : policy_(std::move(policy)), open_(std::make_shared<Descriptors>()) {}
   static Status sync_all(const Descriptors& open, const std::string& destination);
   Status write_file(std::string_view name, std::string_view content);
+  Status list_layers(SnapshotManifest& manifest) const;
   Status wait_for(std::function<Status()> work);
   Status place();
   void unplace() noexcept;

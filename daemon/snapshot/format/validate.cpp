@@ -140,6 +140,12 @@ void check_files(const SnapshotManifest& manifest, Problems& problems) {
   for (const File& file : manifest.files()) {
     if (!is_file_name(file.name())) problems.add("\"{}\" is no file name", shown(file.name()));
     if (!names.insert(file.name()).second) problems.add("{} is listed more than once", shown(file.name()));
+    if (!is_layer_name(file.name())) continue;
+    if (file.length() > kMemoryLimit)
+      problems.add("{} has {} bytes; at most {} are allowed", shown(file.name()), file.length(),
+                   kMemoryLimit);
+    if (file.digest().size() != Digest::kSize)
+      problems.add("the digest of {} has {} bytes", shown(file.name()), file.digest().size());
   }
   for (const FileRule& rule : kFileRules) {
     const File* file = find_file(manifest, rule.name);

@@ -74,4 +74,14 @@ Result<std::optional<MemoryDigests>> digest_memory(const OpenSnapshot& snapshot,
   return std::optional(std::move(digests));
 }
 
+std::vector<std::string> damaged_layers(const OpenSnapshot& snapshot) {
+  std::vector<std::string> damaged;
+  for (const auto& [name, fd] : snapshot.layers) {
+    const File* listed = find_file(snapshot.manifest, name);
+    const auto digest = digest_of_file(fd.get(), listed->length(), name);
+    if (!digest || digest->to_bytes() != listed->digest()) damaged.push_back(name);
+  }
+  return damaged;
+}
+
 }  // namespace vmmd::snapshot

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -32,6 +33,9 @@ using VerifyProgress = std::function<bool(std::uint64_t bytes_done, std::uint64_
 /// cannot be read count as damaged.
 Result<VerifyReport> verify_memory(const OpenSnapshot& snapshot, const VerifyProgress& progress = {},
                                    unsigned threads = 0);
+
+/// The layers of disks (see is_layer_name()) whose content is not what was written, or cannot be read.
+[[nodiscard]] std::vector<std::string> damaged_layers(const OpenSnapshot& snapshot);
 
 /// Computes the digests of memory.bin: for record_memory_digests(). Nothing when cancelled.
 Result<std::optional<MemoryDigests>> digest_memory(const OpenSnapshot& snapshot,

@@ -62,7 +62,6 @@ TEST_CASE("every feature that is not built is found in a configuration that asks
                              "/payload/igvm",
                              "/payload/host_data",
                              "/payload/fw_cfg_config",
-                             "/disks",
                              "/fs",
                              "/generic_vhost_user",
                              "/devices",

@@ -206,6 +206,7 @@ void set_tick(struct agent* agent, u64 milliseconds) {
 
 void power_off(void) {
   print("power off\n");
+  SYS(162, 0, 0, 0, 0);  // sync
   restart(0x4321fedc);
 }
 
