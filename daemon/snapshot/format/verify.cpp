@@ -6,6 +6,7 @@
 
 #include "daemon/snapshot/format/chunks.h"
 #include "daemon/snapshot/format/layout.h"
+#include "daemon/snapshot/format/manifest.h"
 
 namespace vmmd::snapshot {
 namespace {
