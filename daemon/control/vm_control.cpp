@@ -1,7 +1,9 @@
 #include "daemon/control/vm_control.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <future>
 #include <utility>
 
@@ -9,6 +11,7 @@
 #include "daemon/log.h"
 #include "daemon/memory/layout.h"
 #include "daemon/snapshot/capture.h"
+#include "daemon/snapshot/format/posix.h"
 #include "daemon/snapshot/restore.h"
 #include "daemon/vm/device_table.h"
 #include "daemon/vm/net_end.h"
@@ -252,6 +255,7 @@ Result<api::SnapshotResult> VmControl::snapshot(const api::SnapshotRequest& requ
   VMMD_TRY(job->check());
   const bool was_running = state_ == VmState::Running;
   if (was_running) {
+    VMMD_TRY(write_back(request, *job));
     job->enter_phase("pause");
     VMMD_TRY(pause());
   }
@@ -272,6 +276,20 @@ Result<api::SnapshotResult> VmControl::snapshot(const api::SnapshotRequest& requ
   }
   if (result && !result->memory_digests) record_digests(std::move(job), request.destination_url);
   return result;
+}
+
+// What is dirty in a memory file that is to be linked or cloned is written while the guest runs, so that it
+// stands still only for what it dirties meanwhile.
+Status VmControl::write_back(const api::SnapshotRequest& request, snapshot::Job& job) {
+  const memory::GuestRam& ram = machine_->ram();
+  if (request.mode == api::SnapshotRequest::Mode::Copy || ram.backing() != memory::Backing::File) return {};
+  job.enter_phase("write-back");
+  auto file = std::make_shared<UniqueFd>(::fcntl(ram.fd(), F_DUPFD_CLOEXEC, 0));
+  if (!*file) return fail_errno(ErrorCode::Internal, errno, "cannot duplicate the memory file's descriptor");
+  // An error told here is not told to the fsync of the snapshot, so it counts.
+  const auto synced =
+      sync_.run([file] { return snapshot::sync_file(file->get(), "the memory file"); }, job.stop_token());
+  return synced ? *synced : job.check();
 }
 
 // Opened right away: whoever gets the answer may give the directory another name.

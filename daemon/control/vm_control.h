@@ -68,6 +68,7 @@ class VmControl {
   Result<std::shared_ptr<const kvm::Kvm>> kvm();
   Status start_machine();
   Result<snapshot::OpenSnapshot> load_snapshot(const api::RestoreRequest& request, snapshot::Job& job);
+  Status write_back(const api::SnapshotRequest& request, snapshot::Job& job);
   void record_digests(std::shared_ptr<snapshot::Job> job, const std::string& destination_url);
   void check_memory(std::shared_ptr<snapshot::Job> job, snapshot::OpenSnapshot snapshot);
   void on_memory_checked(std::uint64_t generation, const Result<snapshot::VerifyReport>& report);

@@ -177,13 +177,16 @@ class Writer {
 };
 
 // Waits chunk by chunk for what Writer has started, so that a cancel is noticed soon: the fsync that follows
-// cannot be stopped, but then has only metadata to write. Errors show there.
+// then has only metadata to write. An error that this wait is told, fsync is not told again.
 Status wait_for_write_back(int fd, const std::vector<Chunk>& chunks, Job& job) {
   job.enter_phase("write-back");
   for (const Chunk& chunk : chunks) {
     VMMD_TRY(job.check());
-    ::sync_file_range(fd, static_cast<off_t>(chunk.index * kChunkSize), kChunkSize,
-                      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    const int waited =
+        ::sync_file_range(fd, static_cast<off_t>(chunk.index * kChunkSize), kChunkSize,
+                          SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    if (waited != 0 && (errno == EIO || errno == ENOSPC || errno == EDQUOT))
+      return fail_errno(ErrorCode::Internal, errno, "cannot write memory.bin");
   }
   return {};
 }
