@@ -34,7 +34,7 @@ std::vector<std::string> mistakes(Check check, const VmConfig& config) {
 using Messages = std::vector<std::string>;
 
 std::string make_file(const std::string& path, std::uint64_t size) {
-  std::ofstream{path};
+  const std::ofstream file(path);
   std::filesystem::resize_file(path, size);
   return path;
 }
