@@ -67,8 +67,9 @@ std::vector<ConfiguredDevice> configured_devices(api::VmConfig& config) {
   for (std::size_t i = 0; i < config.net.size(); ++i)
     devices.push_back(device<NetEnd>(fmt::format("/net/{}", i), "net", config.net[i]));
   for (std::size_t i = 0; i < config.pmem.size(); ++i) {
-    devices.push_back({fmt::format("/pmem/{}", i), "pmem", &config.pmem[i].pci,
-                       [&config, i](const HostGlue&) { return PmemEnd::open(config, i); }});
+    devices.push_back(
+        {fmt::format("/pmem/{}", i), "pmem", &config.pmem[i].pci,
+         [&config, i](const HostGlue& glue) { return PmemEnd::open(config, i, glue.snapshot_files); }});
   }
   devices.push_back(device<RngEnd>("/rng", "", config.rng));
   if (config.vsock) devices.push_back(device<VsockEnd>("/vsock", "", *config.vsock));

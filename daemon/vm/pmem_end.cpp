@@ -2,14 +2,12 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <cerrno>
 
 #include "base/file.h"
 #include "daemon/memory/layout.h"
+#include "daemon/vm/private_pages.h"
 #include "devices/virtio/pmem.h"
 
 namespace vmmd::vm {
@@ -33,33 +31,15 @@ Result<memory::Mapping> map(const devices::RawFile& file, std::uint64_t size, bo
   return memory::Mapping(static_cast<std::byte*>(at), size);
 }
 
-/// How many pages of a private file mapping are copies of their own (Documentation/admin-guide/mm/pagemap).
-Result<std::uint64_t> copied_pages(const memory::Mapping& mapping) {
-  constexpr std::uint64_t kPresent = 1ULL << 63, kSwapped = 1ULL << 62, kOfFile = 1ULL << 61;
-  VMMD_ASSIGN(const UniqueFd map, open_file("/proc/self/pagemap", O_RDONLY));
-  const std::uint64_t pages = mapping.size() / memory::kPageSize;
-  const std::uint64_t first = reinterpret_cast<std::uintptr_t>(mapping.data()) / memory::kPageSize;
-  std::array<std::uint64_t, 4096> entries{};
-  std::uint64_t copied = 0;
-  for (std::uint64_t page = 0; page < pages;) {
-    const std::uint64_t count = std::min<std::uint64_t>(entries.size(), pages - page);
-    const auto bytes = static_cast<ssize_t>(count * sizeof entries[0]);
-    const auto at = static_cast<off_t>((first + page) * sizeof entries[0]);
-    if (::pread(map.get(), entries.data(), static_cast<std::size_t>(bytes), at) != bytes) {
-      return fail_errno(ErrorCode::Internal, errno, "cannot read /proc/self/pagemap");
-    }
-    copied += static_cast<std::uint64_t>(std::count_if(
-        entries.begin(), entries.begin() + static_cast<std::ptrdiff_t>(count), [](std::uint64_t entry) {
-          return (entry & kSwapped) != 0 || ((entry & kPresent) != 0 && (entry & kOfFile) == 0);
-        }));
-    page += count;
-  }
-  return copied;
+/// What a snapshot calls the pages that were written.
+std::string pages_name(const api::PmemConfig& pmem) {
+  return "pmem-" + pmem.pci.id.value_or("") + ".bin";
 }
 
 }  // namespace
 
-Result<std::unique_ptr<HostEnd>> PmemEnd::open(const api::VmConfig& config, std::size_t index) {
+Result<std::unique_ptr<HostEnd>> PmemEnd::open(const api::VmConfig& config, std::size_t index,
+                                               SnapshotFiles* snapshot_files) {
   const api::PmemConfig& pmem = config.pmem.at(index);
   const auto blame = [&](Error error) {
     return wrap(std::move(error), "cannot open pmem \"{}\"", pmem.pci.id.value_or(""));
@@ -77,33 +57,34 @@ Result<std::unique_ptr<HostEnd>> PmemEnd::open(const api::VmConfig& config, std:
   }
   auto mapping = map(**file, size, pmem.discard_writes);
   if (!mapping) return blame(std::move(mapping).error());
+  if (pmem.discard_writes && snapshot_files != nullptr) {
+    const std::string name = pages_name(pmem);
+    const auto pages = snapshot_files->extract(name);
+    if (pages.empty()) {
+      return fail(ErrorCode::BadRequest, "the snapshot has no {}: the pmem did not discard writes then",
+                  name);
+    }
+    VMMD_TRY(load_private_pages(*mapping, pages.mapped().get(), name));
+  }
   return std::unique_ptr<HostEnd>(new PmemEnd(pmem, start, std::move(*file), std::move(*mapping)));
 }
 
 Result<std::unique_ptr<devices::VirtioDevice>> PmemEnd::make_device(const DeviceGlue& glue) {
-  devices::VirtioPmem::Backing backing;
-  if (config_.discard_writes) {
-    backing.can_save = [this] { return check_unwritten(); };
-  } else {
-    backing.disk = file_.get();
-  }
   return std::unique_ptr<devices::VirtioDevice>(std::make_unique<devices::VirtioPmem>(
-      devices::VirtioPmem::Config{config_.pci.id.value_or(""), start_, mapping_.size()}, std::move(backing),
-      glue.shared_loop, glue.events));
+      devices::VirtioPmem::Config{config_.pci.id.value_or(""), start_, mapping_.size()},
+      config_.discard_writes ? nullptr : file_.get(), glue.shared_loop, glue.events));
 }
 
 std::vector<devices::GuestRegion> PmemEnd::memory() const {
   return {{devices::GuestAddress(start_), mapping_.size(), mapping_.data()}};
 }
 
-Status PmemEnd::check_unwritten() const {
-  VMMD_ASSIGN(const std::uint64_t copied, copied_pages(mapping_));
-  if (copied == 0) return {};
-  return fail(
-      ErrorCode::NotSupported,
-      "the guest has written {} pages of pmem \"{}\", which discard_writes keeps in memory that no "
-      "snapshot holds: let it mount {} read-only, or give it a file of its own without discard_writes",
-      copied, config_.pci.id.value_or(""), config_.file);
+std::string PmemEnd::snapshot_file() const {
+  return config_.discard_writes ? pages_name(config_) : std::string();
+}
+
+Status PmemEnd::save_file(int fd) const {
+  return save_private_pages(mapping_, fd, pages_name(config_));
 }
 
 Status give_pmem_sizes(api::VmConfig& config) {

@@ -24,10 +24,10 @@ struct VirtioPmem::Slot : DiskRequest {
   Chain chain;
 };
 
-VirtioPmem::VirtioPmem(Config config, Backing backing, EventLoop& loop, DeviceEvents& events)
+VirtioPmem::VirtioPmem(Config config, Disk* disk, EventLoop& loop, DeviceEvents& events)
     : config_(std::move(config)),
       unit_name_("pmem:" + config_.id),
-      backing_(std::move(backing)),
+      disk_(disk),
       loop_(loop),
       events_(events) {
   for (unsigned i = 0; i < kQueueSize; ++i) {
@@ -58,8 +58,8 @@ std::uint64_t VirtioPmem::read_config(std::uint64_t offset, unsigned width) {
 void VirtioPmem::start(const VirtioRun& run) {
   run_ = run;
   queue_stopped_ = reported_broken_ = false;
-  if (backing_.disk != nullptr) {
-    if (auto started = backing_.disk->start(loop_, [this] { look_again(); }); !started) {
+  if (disk_ != nullptr) {
+    if (auto started = disk_->start(loop_, [this] { look_again(); }); !started) {
       events_.backend_failed(unit_name_, started.error().to_string());
       run_.transport->needs_reset("the file cannot be flushed");
       return;
@@ -88,7 +88,7 @@ void VirtioPmem::start_queue(unsigned index) {
 
 void VirtioPmem::notify(unsigned /*index*/) {
   run_queue();
-  if (running_ && backing_.disk != nullptr) backing_.disk->kick();
+  if (running_ && disk_ != nullptr) disk_->kick();
   publish();
 }
 
@@ -102,7 +102,7 @@ void VirtioPmem::check_stopped() {
   if (posted_ || free_.size() != slots_.size()) return;
   if (stopped_queue_) std::exchange(stopped_queue_, nullptr)();
   if (!stopped_) return;
-  if (backing_.disk != nullptr) backing_.disk->stop();
+  if (disk_ != nullptr) disk_->stop();
   std::exchange(stopped_, nullptr)();
 }
 
@@ -140,16 +140,16 @@ void VirtioPmem::take(Slot& slot) {
     return finish(slot, false);
   }
   flushes_.fetch_add(1, std::memory_order_relaxed);
-  if (backing_.disk == nullptr) return finish(slot, true);
-  backing_.disk->submit(slot);
+  if (disk_ == nullptr) return finish(slot, true);
+  disk_->submit(slot);
 }
 
 void VirtioPmem::finish(Slot& slot, bool good) {
   if (slot.error != 0) {
     errors_.fetch_add(1, std::memory_order_relaxed);
     if (!std::exchange(failing_, true)) {
-      events_.backend_failed(
-          unit_name_, fmt::format("cannot flush {}: {}", backing_.disk->name(), std::strerror(slot.error)));
+      events_.backend_failed(unit_name_,
+                             fmt::format("cannot flush {}: {}", disk_->name(), std::strerror(slot.error)));
     }
   } else if (good) {
     failing_ = false;
@@ -170,7 +170,6 @@ void VirtioPmem::publish() {
 }
 
 Result<UnitState> VirtioPmem::save() const {
-  if (backing_.can_save) VMMD_TRY(backing_.can_save());
   state::VirtioPmem message;
   message.set_start(config_.start);
   message.set_size(config_.size);

@@ -27,13 +27,9 @@ class VirtioPmem final : public VirtioDevice {
     std::uint64_t start = 0;  // guest physical address
     std::uint64_t size = 0;   // bytes
   };
-  /// What the memory shows.
-  struct Backing {
-    Disk* disk = nullptr;  // flushed on request; nullptr: writes are discarded, a flush does nothing
-    std::function<Status()> can_save;  // whether a snapshot loses nothing; on the VM thread, while paused
-  };
-  /// `backing`, `loop` and `events` outlive the device.
-  VirtioPmem(Config config, Backing backing, EventLoop& loop, DeviceEvents& events);
+  /// `disk` holds what is written, and is flushed on request; nullptr: writes are discarded, and a flush does
+  /// nothing. It, `loop` and `events` outlive the device.
+  VirtioPmem(Config config, Disk* disk, EventLoop& loop, DeviceEvents& events);
   ~VirtioPmem() override;
 
   [[nodiscard]] VirtioType type() const override { return VirtioType::Pmem; }
@@ -65,7 +61,7 @@ class VirtioPmem final : public VirtioDevice {
 
   const Config config_;
   const std::string unit_name_;
-  const Backing backing_;
+  Disk* const disk_;
   EventLoop& loop_;
   DeviceEvents& events_;
   VirtioRun run_;

@@ -35,7 +35,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const bool keeps = input.take<std::uint8_t>() % 2 == 0;
   // Without io_uring the loop ends only when all is done: an input always does the same.
   const auto disk = *RawFile::open(image.path, {.readonly = false, .use_io_uring = false});
-  const VirtioPmem::Backing backing{keeps ? disk.get() : nullptr, nullptr};
+  RawFile* const backing = keeps ? disk.get() : nullptr;
   VirtioPmem device({"p", 1 << 30, 2 << 20}, backing, loop, events);
   VirtioPmem cold({"p", 1 << 30, 2 << 20}, backing, loop, events);
   fuzz::play_virtio(input, device, cold, loop, guest, [](fuzz::Input&) {});

@@ -14,12 +14,13 @@ inline constexpr std::string_view kMemoryName = "memory.bin";
 inline constexpr std::string_view kDigestsName = "memory.digests";
 inline constexpr std::string_view kConfigName = "config.json";
 
-/// What the overlay in memory of disk <id> held: "disk-<id>.bin".
-inline constexpr std::string_view kLayerPrefix = "disk-";
-inline constexpr std::string_view kLayerSuffix = ".bin";
+/// What lay above a device's file: "disk-<id>.bin", of an overlay in memory, and "pmem-<id>.bin", of
+/// discarded writes.
 [[nodiscard]] constexpr bool is_layer_name(std::string_view name) {
-  return name.size() > kLayerPrefix.size() + kLayerSuffix.size() && name.starts_with(kLayerPrefix) &&
-         name.ends_with(kLayerSuffix);
+  constexpr std::string_view kSuffix = ".bin";
+  constexpr std::size_t kPrefix = 5;  // bytes, both of them
+  return name.size() > kPrefix + kSuffix.size() && (name.starts_with("disk-") || name.starts_with("pmem-")) &&
+         name.ends_with(kSuffix);
 }
 
 /// Extended attribute of memory.bin: the snapshot's id. Best effort; a wrong one is refused at open.

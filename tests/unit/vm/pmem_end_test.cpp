@@ -1,15 +1,16 @@
 #include "daemon/vm/pmem_end.h"
 
+#include <sys/mman.h>
+
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <span>
+#include <string>
 
 #include <doctest/doctest.h>
 
-#include "tests/unit/support/fake_clock.h"
-#include "tests/unit/support/fake_device_events.h"
-#include "tests/unit/support/fake_event_loop.h"
-#include "tests/unit/support/fake_power.h"
+#include "base/file.h"
 #include "tests/unit/support/temp_dir.h"
 
 using namespace vmmd;
@@ -18,11 +19,6 @@ namespace {
 
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 
-struct NoReclaim final : devices::MemoryReclaim {
-  [[nodiscard]] std::uint64_t granularity() const override { return 4096; }
-  Result<std::uint64_t> discard(devices::GuestAddress, std::uint64_t) override { return 0; }
-};
-
 struct Files {
   Files() {
     std::ofstream(path) << "what the file holds";
@@ -30,7 +26,11 @@ struct Files {
     config.memory.size = 128 * kMiB;
     config.pmem.resize(1);
     config.pmem[0].file = path;
-    config.pmem[0].pci.id = "p";
+    config.pmem[0].pci.id.emplace("p");
+  }
+  void discard_writes() {
+    config.pmem[0].size = 4 * kMiB;
+    config.pmem[0].discard_writes = true;
   }
   Result<std::unique_ptr<vm::HostEnd>> open() const { return vm::PmemEnd::open(config, 0); }
   std::string on_disk() const {
@@ -71,32 +71,88 @@ TEST_CASE("pmem: what is written reaches the file, which is locked") {
   CHECK(second.error().code == ErrorCode::Conflict);
 }
 
-TEST_CASE("pmem: writes are discarded, the file shared, and a snapshot refused once there are any") {
+TEST_CASE("pmem: writes are discarded, and the file is shared") {
   Files files;
-  files.config.pmem[0].size = 4 * kMiB;
-  files.config.pmem[0].discard_writes = true;
+  files.discard_writes();
   const auto end = files.open();
   REQUIRE(end);
   CHECK(files.open());
-  testing::FakeClock clock;
-  testing::FakeEventLoop loop;
-  testing::FakeDeviceEvents events;
-  const devices::GuestMemory memory;
-  NoReclaim reclaim;
-  testing::FakePowerSink power;
-  const auto device = (*end)->make_device({memory, clock, loop, events, reclaim, power});
-  REQUIRE(device);
-  std::byte* const host = (*end)->memory()[0].host;
-  CHECK(std::memcmp(host, "what", 4) == 0);  // reading changes nothing
-  CHECK(host[3 * kMiB] == std::byte{0});
-  CHECK((*device)->save());
-  std::memcpy(host, "news", 4);
-  host[3 * kMiB] = std::byte{1};
+  std::memcpy((*end)->memory()[0].host, "news", 4);
   CHECK(files.on_disk() == "what");
-  const auto refused = (*device)->save();
-  REQUIRE_FALSE(refused);
-  CHECK(refused.error().code == ErrorCode::NotSupported);
-  CHECK(refused.error().to_string().find("written 2 pages of pmem \"p\"") != std::string::npos);
+}
+
+TEST_CASE("pmem: discarded writes come back from a snapshot's file, those of the next generation too") {
+  Files files;
+  files.discard_writes();
+  vm::SnapshotFiles saved;
+  for (const char* text : {"news", "more"}) {
+    const bool first = saved.empty();
+    const auto end = first ? files.open() : vm::PmemEnd::open(files.config, 0, &saved);
+    REQUIRE(end);
+    CHECK(saved.empty());
+    std::byte* const host = (*end)->memory()[0].host;
+    if (!first) {
+      CHECK(std::memcmp(host, "news", 4) == 0);
+      CHECK(std::memcmp(host + 4, " the file", 9) == 0);
+      CHECK(host[3 * kMiB + 7] == std::byte{0x71});
+    }
+    std::memcpy(host, text, 4);
+    host[3 * kMiB + 7] = std::byte{0x71};
+    std::memset(host + kMiB, 0, 1);  // written, though nothing changes
+    CHECK((*end)->snapshot_file() == "pmem-p.bin");
+    UniqueFd file(::memfd_create("pages", MFD_CLOEXEC));
+    REQUIRE((*end)->save_file(file.get()));
+    CHECK(*file_size(file.get(), "pages") == 4 * 4096);  // three pages behind their list
+    saved["pmem-p.bin"] = std::move(file);
+  }
+  const auto last = vm::PmemEnd::open(files.config, 0, &saved);
+  REQUIRE(last);
+  CHECK(std::memcmp((*last)->memory()[0].host, "more", 4) == 0);
+  CHECK(files.on_disk() == "what");
+}
+
+TEST_CASE("pmem: a snapshot's file that is damaged, or another's, is refused") {
+  Files files;
+  files.discard_writes();
+  std::string good(2 * 4096, '\0');
+  {
+    const auto end = files.open();
+    REQUIRE(end);
+    (*end)->memory()[0].host[5 * 4096] = std::byte{1};
+    const UniqueFd file(::memfd_create("pages", MFD_CLOEXEC));
+    REQUIRE((*end)->save_file(file.get()));
+    REQUIRE(read_exact_at(file.get(), std::as_writable_bytes(std::span(good)), 0, "pages"));
+  }
+  const auto opens = [&files](std::string_view content) {
+    UniqueFd file(::memfd_create("pages", MFD_CLOEXEC));
+    REQUIRE(write_all_at(file.get(), std::as_bytes(std::span(content)), 0, "pages"));
+    vm::SnapshotFiles saved;
+    saved["pmem-p.bin"] = std::move(file);
+    return vm::PmemEnd::open(files.config, 0, &saved).has_value();
+  };
+  CHECK(opens(good));
+  CHECK_FALSE(opens(""));
+  CHECK_FALSE(opens(std::string_view(good).substr(0, 20)));
+  CHECK_FALSE(opens(std::string_view(good).substr(0, 4096)));
+  std::string longer = good;
+  longer.resize(longer.size() + 1);
+  CHECK_FALSE(opens(longer));
+  for (const std::size_t at : {std::size_t{0}, std::size_t{10}, std::size_t{16}}) {  // magic, length, pages
+    CAPTURE(at);
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ 0x02);
+    CHECK_FALSE(opens(bad));
+  }
+  vm::SnapshotFiles none;
+  CHECK_FALSE(vm::PmemEnd::open(files.config, 0, &none));
+}
+
+TEST_CASE("pmem: what is kept in its file is no snapshot's") {
+  Files files;
+  files.config.pmem[0].size = 4 * kMiB;
+  const auto end = files.open();
+  REQUIRE(end);
+  CHECK((*end)->snapshot_file().empty());
 }
 
 TEST_CASE("pmem: a file that has become too short is refused") {
