@@ -114,11 +114,11 @@ TEST_CASE("pmem: discarded writes come back from a snapshot's file, those of the
 TEST_CASE("pmem: a snapshot's file that is damaged, or another's, is refused") {
   Files files;
   files.discard_writes();
-  std::string good(2 * 4096, '\0');
+  std::string good(std::size_t{2} * 4096, '\0');
   {
     const auto end = files.open();
     REQUIRE(end);
-    (*end)->memory()[0].host[5 * 4096] = std::byte{1};
+    (*end)->memory()[0].host[std::size_t{5} * 4096] = std::byte{1};
     const UniqueFd file(::memfd_create("pages", MFD_CLOEXEC));
     REQUIRE((*end)->save_file(file.get()));
     REQUIRE(read_exact_at(file.get(), std::as_writable_bytes(std::span(good)), 0, "pages"));
