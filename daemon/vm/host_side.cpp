@@ -25,7 +25,8 @@ Result<std::unique_ptr<HostSide>> HostSide::restore(const api::VmConfig& config,
   VMMD_ASSIGN(auto host, open(config, Life::Restored, &files));
   if (!files.empty()) {
     return fail(ErrorCode::BadRequest,
-                "the snapshot has {}, and no disk takes it: a disk with overlay = memory stays one",
+                "the snapshot has {}, and no device takes it: a disk with overlay = memory stays one, and so "
+                "does a pmem with discard_writes",
                 files.begin()->first);
   }
   return host;
