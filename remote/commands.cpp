@@ -53,8 +53,11 @@ constexpr Argument kCancel[] = {
 constexpr Argument kConsole[] = {
     {"--escape", Kind::Option, "Key that leaves: ^] (the default), another control key, ~. or none", false,
      "KEY"},
+    {"--device", Kind::Option, "Which: the serial port, or the virtio console if only that can be reached",
+     false, "serial|console"},
 };
 constexpr Argument kInput[] = {
+    {"--device", Kind::Option, "As console's", false, "serial|console"},
     {"text", Kind::Words, "What to type; Enter is added", true, "TEXT"},
 };
 constexpr Argument kCompletion[] = {
@@ -196,13 +199,13 @@ constexpr std::array kCommands = {
             .example = "vmm-remote status",
             .run = run_status},
     Command{.name = "console",
-            .summary = "Attach to the guest's serial port (pty or socket); Ctrl-] leaves",
-            .example = "vmm-remote console\nvmm-remote console --escape '~.'",
+            .summary = "Attach to the guest's serial port or virtio console (pty or socket); Ctrl-] leaves",
+            .example = "vmm-remote console\nvmm-remote console --device console --escape '~.'",
             .arguments = kConsole,
             .run = run_console,
             .check = check_console},
     Command{.name = "input",
-            .summary = "Type a line into the guest's serial port",
+            .summary = "Type a line into the guest's serial port or virtio console",
             .example = "vmm-remote input root",
             .arguments = kInput,
             .run = run_input},

@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include "api/option_text.h"
 #include "base/file.h"
 #include "remote/interrupt.h"
 #include "remote/session.h"
@@ -28,38 +29,46 @@ Result<UniqueFd> connect_socket(const std::string& path) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) {
-    return fail(ErrorCode::BadRequest, "the serial port's socket has too long a path: {}", path);
+    return fail(ErrorCode::BadRequest, "the console's socket has too long a path: {}", path);
   }
   path.copy(address.sun_path, path.size());
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd) return fail_errno(ErrorCode::Internal, errno, "cannot make a socket");
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    return fail_errno(ErrorCode::BadRequest, errno, "cannot connect to the serial port's socket {}", path);
+    return fail_errno(ErrorCode::BadRequest, errno, "cannot connect to the console's socket {}", path);
   }
   ::fcntl(fd.get(), F_SETFL, O_NONBLOCK);
   return fd;
 }
 
-/// The host's end of the serial port. Does not wait when read or written.
-Result<UniqueFd> open_serial(const Session& session, std::string& path) {
+bool leads_here(const ConsolePlace& place) {
+  return place.mode == "Socket" || place.mode == "Pty";
+}
+
+/// The host's end of the serial port or the virtio console. Does not wait when read or written.
+Result<UniqueFd> open_console(const Session& session, const Arguments& arguments, std::string& path) {
   VMMD_ASSIGN(const auto summary, vm_summary(session.client()));
   if (!summary) return fail(ErrorCode::NotFound, "there is no VM");
-  const ConsolePlace& place = summary->serial;
+  const auto device = arguments.find("--device");
+  const bool virtio = device ? api::equal_ignoring_case(*device, "console")
+                             : !leads_here(summary->serial) && leads_here(summary->console);
+  const ConsolePlace& place = virtio ? summary->console : summary->serial;
+  const std::string_view name = virtio ? "virtio console" : "serial port";
   path = place.path;
-  constexpr std::string_view kAdvice =
-      "create the VM with --serial pty or --serial socket=PATH to attach to it";
+  const std::string advice = fmt::format("create the VM with --{0} pty or --{0} socket=PATH to attach to it",
+                                         virtio ? "console" : "serial");
   if (place.mode == "Socket") return connect_socket(place.path);
   if (place.mode == "Pty" && !place.path.empty()) {
     return open_file(place.path, O_RDWR | O_NOCTTY | O_NONBLOCK);
   }
   if (place.mode == "File") {
-    return fail(ErrorCode::BadRequest, "the serial port only writes to {}: tail -f shows it; {}", place.path,
-                kAdvice);
+    return fail(ErrorCode::BadRequest, "the {} only writes to {}: tail -f shows it; {}", name, place.path,
+                advice);
   }
   if (place.mode == "Tty") {
-    return fail(ErrorCode::BadRequest, "the serial port is at the daemon's own terminal; {}", kAdvice);
+    return fail(ErrorCode::BadRequest, "the {} is at the daemon's own terminal; {}", name, advice);
   }
-  return fail(ErrorCode::BadRequest, "the serial port leads nowhere (mode {}); {}", place.mode, kAdvice);
+  return fail(ErrorCode::BadRequest, "the {} leads nowhere (mode {}); {}", name, place.mode, advice);
 }
 
 bool write_all(int fd, std::string_view text) {
@@ -152,7 +161,7 @@ std::string check_console(const Arguments& arguments) {
 Status run_console(Session& session, const Command&, const Arguments& arguments) {
   VMMD_ASSIGN(const EscapeFilter escape, EscapeFilter::parse(arguments.find("--escape").value_or("^]")));
   std::string path;
-  VMMD_ASSIGN(const UniqueFd serial, open_serial(session, path));
+  VMMD_ASSIGN(const UniqueFd serial, open_console(session, arguments, path));
   // While the terminal is raw, no signal may end us before it is set back.
   VMMD_ASSIGN(const Interrupts interrupts, Interrupts::take());
   const bool tells = ::isatty(STDIN_FILENO) != 0 && !session.globals().quiet;
@@ -166,7 +175,7 @@ Status run_console(Session& session, const Command&, const Arguments& arguments)
     end = Bridge(serial.get(), interrupts.fd(), escape).run();
   }
   if (tells) {
-    fmt::print(stderr, "\r\n{}\n", end == Bridge::End::Guest ? "The VM closed its serial port." : "Left.");
+    fmt::print(stderr, "\r\n{}\n", end == Bridge::End::Guest ? "The VM closed it." : "Left.");
   }
   if (end == Bridge::End::Output) return fail(ErrorCode::Internal, "cannot write to standard output");
   return {};
@@ -174,10 +183,10 @@ Status run_console(Session& session, const Command&, const Arguments& arguments)
 
 Status run_input(Session& session, const Command&, const Arguments& arguments) {
   std::string path;
-  VMMD_ASSIGN(const UniqueFd serial, open_serial(session, path));
+  VMMD_ASSIGN(const UniqueFd serial, open_console(session, arguments, path));
   const std::string line = fmt::format("{}\n", fmt::join(arguments.all("text"), " "));
   if (!write_all(serial.get(), line)) {
-    return fail_errno(ErrorCode::Internal, errno, "cannot write to the serial port at {}", path);
+    return fail_errno(ErrorCode::Internal, errno, "cannot write to {}", path);
   }
   return {};
 }

@@ -22,6 +22,13 @@ std::uint64_t number(const json& value) {
   return value.is_number_unsigned() ? value.get<std::uint64_t>() : 0;
 }
 
+ConsolePlace console_place(const json& config) {
+  ConsolePlace place;
+  place.mode = text(member(config, "mode"));
+  place.path = text(member(config, place.mode == "Socket" ? "socket" : "file"));
+  return place;
+}
+
 }  // namespace
 
 VmSummary parse_vm_info(const std::string& body) {
@@ -31,9 +38,8 @@ VmSummary parse_vm_info(const std::string& body) {
   summary.state = text(member(info, "state"));
   summary.memory = number(member(info, "memory_actual_size"));
   summary.vcpus = number(member(member(config, "cpus"), "boot_vcpus"));
-  const json& serial = member(config, "serial");
-  summary.serial.mode = text(member(serial, "mode"));
-  summary.serial.path = text(member(serial, summary.serial.mode == "Socket" ? "socket" : "file"));
+  summary.serial = console_place(member(config, "serial"));
+  summary.console = console_place(member(config, "console"));
   const json& jobs = member(info, "jobs");
   for (const json& job : jobs.is_array() ? jobs : json::array()) {
     const json& seconds = member(job, "seconds");

@@ -23,6 +23,7 @@ struct VmSummary {
   std::uint64_t memory = 0;  // bytes
   std::uint64_t vcpus = 0;
   ConsolePlace serial;
+  ConsolePlace console;  // virtio
   std::vector<api::JobStatus> jobs;
 };
 

@@ -71,7 +71,7 @@ def test_console_ends_with_the_vm(daemon, mode):
     with AtTerminal(daemon, "console") as console:
         console.expect(r"tick \d+")
         daemon.put("vm.delete")
-        console.expect("The VM closed its serial port")
+        console.expect("The VM closed it")
         assert console.end() == 0
 
 
