@@ -255,6 +255,8 @@ void run_command(struct agent* agent, char* line) {
     file(line);
   } else if (same(word, "vsock")) {
     vsock(line);
+  } else if (same(word, "net")) {
+    net(line);
   } else if (same(word, "poweroff")) {
     power_off();
   } else if (same(word, "reboot")) {

@@ -30,6 +30,9 @@
 //   disk verify PATH SEED 0 SLOTS            after stop: every slot has its last record
 //   disk discard PATH FIRST COUNT            disk discarded ERROR
 //   disk trim DIRECTORY                      disk trimmed BYTES
+//   net up INTERFACE ADDRESS BITS  net up | net: error ERRNO, as all of these
+//   net listen PORT, accept, connect ADDRESS PORT, close   net listening | accepted | connected | closed (TCP)
+//   net send|receive SEED KIB      ok DIGEST | bad OFFSET (as mem)
 //   poweroff, reboot
 // clang-format on
 #pragma once
@@ -47,6 +50,7 @@ void power_off(void);
 
 void disk(char* line);
 void vsock(char* line);
+void net(char* line);
 // Listens for vsock_answer(), which tells whoever connects how far the counter is; -1 if it cannot.
 int vsock_serve(u32 port);
 void vsock_answer(int fd, u64 count);

@@ -1,0 +1,95 @@
+"""A network namespace for a test and all that it starts, and what a test does in it as the guest's peer."""
+import contextlib
+import ctypes
+import os
+import socket
+import struct
+import subprocess
+
+import pytest
+
+from vmmd import PATIENCE
+
+CLONE_NEWNET = 0x40000000
+ETH_P_ALL = 3
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def namespace():
+    """Threads and processes started inside live in it. Needs root and /dev/net/tun."""
+    if os.geteuid() != 0 or not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        pytest.skip("NETWORK TESTS NEED ROOT AND /dev/net/tun: taps and namespaces are not tested here")
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        if _libc.unshare(CLONE_NEWNET) != 0:
+            pytest.skip(f"no network namespace can be made here: {os.strerror(ctypes.get_errno())}")
+        ip("link", "set", "lo", "up")
+        yield
+    finally:
+        assert _libc.setns(before, CLONE_NEWNET) == 0
+        os.close(before)
+
+
+def ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+def _checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def ping(address, size=56, timeout=PATIENCE):
+    """Whether one ICMP echo with so much data (even) comes back as it was sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
+        icmp.settimeout(timeout)
+        data = bytes(n * 7 & 0xFF for n in range(size))
+        header = struct.pack("!BBHHH", 8, 0, 0, 0x1234, 1)
+        icmp.sendto(struct.pack("!BBHHH", 8, 0, _checksum(header + data), 0x1234, 1) + data, (address, 0))
+        try:
+            while True:
+                packet, (source, _) = icmp.recvfrom(65536)
+                if source == address and packet[20] == 0:
+                    return packet[28:] == data
+        except TimeoutError:
+            return False
+
+
+def listen(address):
+    listener = socket.create_server((address, 0))
+    listener.settimeout(PATIENCE)
+    return listener
+
+
+@contextlib.contextmanager
+def frames(interface):
+    """Everything that comes in on an interface from now on, as `next_frame` reads it."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as sniffer:
+        sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        sniffer.bind((interface, 0))
+        sniffer.settimeout(PATIENCE)
+        yield sniffer
+
+
+def longest_frames(sniffer):
+    """Of those that have come so far: (from the guest, to the guest), bytes."""
+    longest = {True: 0, False: 0}
+    sniffer.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            frame, address = sniffer.recvfrom(65536)
+            outgoing = address[2] == socket.PACKET_OUTGOING
+            longest[outgoing] = max(longest[outgoing], len(frame))
+    return longest[False], longest[True]
+
+
+def next_frame(sniffer, ethertype):
+    """The next one of this type: (source MAC, payload)."""
+    while True:
+        frame = sniffer.recv(65536)
+        if struct.unpack("!H", frame[12:14])[0] == ethertype:
+            return frame[6:12], frame[14:]

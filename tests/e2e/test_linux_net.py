@@ -1,0 +1,231 @@
+"""virtio-net of the Linux guest over real taps: one device with every offload and two queue pairs, one with none."""
+import contextlib
+import socket
+import subprocess
+
+import pytest
+
+import netns
+import vmmd
+from linux import pattern
+
+PORT = 80
+ARP = 0x0806
+# id -> (the guest's interface, the host's address, the guest's)
+DEVICES = {"fast": ("eth0", "10.77.0.1", "10.77.0.2"), "plain": ("eth1", "10.78.0.1", "10.78.0.2")}
+MAC = "02:12:34:56:78:9a"
+NETWORKS = [
+    {"id": "fast", "tap": "fast0", "ip": "10.77.0.1", "mask": "255.255.255.0", "num_queues": 4, "mac": MAC},
+    {"id": "plain", "tap": "plain0", "ip": "10.78.0.1", "mask": "255.255.255.0",
+     "offload_csum": False, "offload_tso": False, "offload_ufo": False},
+]
+
+
+def set_up(serial):
+    for interface, _, guest in DEVICES.values():
+        serial.ask(f"net up {interface} {guest} 24", "^net up$")
+    serial.ask(f"net listen {PORT}", "^net listening$")
+
+
+@pytest.fixture
+def namespace():
+    with netns.namespace():
+        yield
+
+
+@pytest.fixture(scope="module")
+def with_net(linux, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("net")
+    with netns.namespace():
+        daemon = vmmd.Daemon(folder / "vmmd")
+        try:
+            serial = linux.boot(daemon, cpus=2, net=NETWORKS)
+            set_up(serial)
+            daemon.put("vm.pause")
+            daemon.snapshot(folder / "snapshot")
+        finally:
+            daemon.kill()
+    return folder / "snapshot"
+
+
+@pytest.fixture
+def guest(with_net, namespace, start):
+    """(daemon, serial line) of a restored guest, its taps in a namespace of the test's own."""
+    daemon = start()
+    return daemon, daemon.restore(with_net)
+
+
+def counters(daemon, name):
+    return daemon.get("vm.counters")[f"net:{name}"]
+
+
+def all_of(stream, size):
+    data = bytearray()
+    while len(data) < size:
+        piece = stream.recv(min(size - len(data), 65536))
+        assert piece, f"the stream ended after {len(data)} of {size} bytes"
+        data += piece
+    return bytes(data)
+
+
+@contextlib.contextmanager
+def to_guest(serial, address):
+    with socket.create_connection((address, PORT), vmmd.PATIENCE) as stream:
+        serial.ask("net accept", "^net accepted$")
+        yield stream
+
+
+@contextlib.contextmanager
+def from_guest(serial, host):
+    with netns.listen(host) as listener:
+        serial.ask(f"net connect {host} {listener.getsockname()[1]}", "^net connected$")
+        stream, _ = listener.accept()
+        stream.settimeout(vmmd.PATIENCE)
+        with stream:
+            yield stream
+
+
+def transfers(serial, stream, kib=256):
+    """So much each way, whole and in order."""
+    serial.send(f"net send 3 {kib}")
+    assert all_of(stream, kib << 10) == pattern(3, kib << 10)
+    serial.expect(r"^ok \w+$")
+    serial.send(f"net receive 4 {kib}")
+    stream.sendall(pattern(4, kib << 10))
+    serial.expect(r"^ok \w+$")
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_pings_and_tcp_both_ways(guest, name):
+    daemon, serial = guest
+    _, host, address = DEVICES[name]
+    for size in (8, 56, 1400, 8000):
+        assert netns.ping(address, size), size
+    with to_guest(serial, address) as stream:
+        transfers(serial, stream)
+    with netns.frames(NETWORKS[list(DEVICES).index(name)]["tap"]) as sniffer:
+        with from_guest(serial, host) as stream:
+            transfers(serial, stream)
+        from_guest_, to_guest_ = netns.longest_frames(sniffer)
+    # Segments larger than frames pass whole where they may.
+    assert (from_guest_ > 1514) == (name == "fast"), from_guest_
+    assert (to_guest_ > 1514) == (name == "fast"), to_guest_
+    seen = counters(daemon, name)
+    assert seen["rx_bytes"] > 512 << 10 and seen["tx_bytes"] > 512 << 10 and seen["backend_failures"] == 0
+
+
+def test_two_queue_pairs_are_in_use(guest):
+    daemon, serial = guest
+    serial.ask("cat /sys/class/net/eth0/queues/rx-1/rps_cpus", r"^0+$")
+    serial.ask("cat /sys/class/net/eth1/queues/rx-1/rps_cpus", r"^cat: error 2$")
+    _, host, address = DEVICES["fast"]
+    for _ in range(8):  # other ports, other queues
+        with to_guest(serial, address) as stream:
+            transfers(serial, stream, kib=16)
+    assert daemon.get("vm.info")["config"]["net"][0]["num_queues"] == 4
+
+
+def test_a_snapshot_under_traffic_tears_nothing(guest, start, tmp_path):
+    daemon, serial = guest
+    kib = 512
+    with from_guest(serial, DEVICES["fast"][1]) as stream:
+        serial.send(f"net send 5 {kib}")
+        half = all_of(stream, kib << 9)
+        daemon.put("vm.pause")
+        daemon.snapshot(tmp_path / "snap")
+        daemon.put("vm.resume")
+        assert half + all_of(stream, kib << 9) == pattern(5, kib << 10)
+        serial.expect(r"^ok \w+$")
+        daemon.kill()
+
+    clone = start(name="clone")
+    moved = [{"id": "fast", "tap": "moved0"}, {"id": "plain", "tap": "moved1"}]
+    line = clone.restore(tmp_path / "snap", resume=False, overrides={"net": moved})
+    with netns.frames("moved0") as sniffer:
+        clone.put("vm.resume")
+        # The announcement: who has the guest's address? The guest.
+        asked = socket.inet_aton(DEVICES["fast"][2])
+        while True:
+            source, question = netns.next_frame(sniffer, ARP)
+            if question[14:18] == question[24:28] == asked:
+                break
+        assert source.hex(":") == MAC
+    assert netns.ping(DEVICES["fast"][2])
+    line.expect(r"^(net: error \d+ after \d+|ok \w+)$")  # the stream, whose peer has forgotten it
+    with to_guest(line, DEVICES["plain"][2]) as stream:
+        transfers(line, stream)
+
+
+def test_clones_in_namespaces_of_their_own_have_one_address(with_net, start):
+    with contextlib.ExitStack() as namespaces:
+        for n in range(2):
+            namespaces.enter_context(netns.namespace())
+            clone = start(name=f"clone{n}")
+            line = clone.restore(with_net)
+            assert netns.ping(DEVICES["fast"][2])
+            with to_guest(line, DEVICES["fast"][2]) as stream:
+                transfers(line, stream, kib=64)
+            # The first is alive, but not from here.
+            assert counters(clone, "fast")["rx_frames"] > 0
+
+
+def test_a_tap_that_is_deleted_takes_only_itself_down(guest, start, tmp_path):
+    daemon, serial = guest
+    assert netns.ping(DEVICES["fast"][2])
+    netns.ip("link", "del", "fast0")
+    event = daemon.events.wait("device", "backend-failed")
+    assert event["properties"]["unit"] == "net:fast", event
+    assert counters(daemon, "fast")["backend_failures"] == 1
+    serial.ask("cat /sys/class/net/eth0/carrier", r"^0$")
+    assert netns.ping(DEVICES["plain"][2])
+    with to_guest(serial, DEVICES["plain"][2]) as stream:
+        transfers(serial, stream, kib=64)
+    daemon.put("vm.pause")
+    daemon.snapshot(tmp_path / "snap")
+    daemon.kill()
+
+    clone = start(name="clone")
+    line = clone.restore(tmp_path / "snap")
+    assert netns.ping(DEVICES["fast"][2])
+    line.ask("cat /sys/class/net/eth0/carrier", r"^1$")
+
+
+def test_a_tap_that_is_taken_is_refused(guest, start):
+    status, body = start().raw("PUT", "vm.create", {"payload": {"kernel": vmmd.bare("idle")}, "net": [{"tap": "plain0"}]})
+    assert status in (400, 409, 500) and "plain0" in " ".join(body), (status, body)
+
+
+def test_passt_serves_a_guest_without_a_tap(namespace, start, linux, tmp_path):
+    netns.ip("link", "add", "out", "type", "dummy")
+    netns.ip("addr", "add", "192.0.2.2/24", "dev", "out")
+    netns.ip("link", "set", "out", "up")
+    netns.ip("route", "add", "default", "via", "192.0.2.1")
+    path = tmp_path / "passt"
+    tmp_path.chmod(0o755)
+    passt = subprocess.Popen(["passt", "--foreground", "--socket", path, "--runas", "0", "-a", "10.79.0.2", "-n", "24",
+                              "-g", "10.79.0.1", "-t", "8080:80", "-q"], stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(10000):
+            if path.exists() or passt.poll() is not None:
+                break
+        assert passt.poll() is None, passt.stderr.read()
+        daemon = start()
+        serial = linux.boot(daemon, net=[{"passt": str(path)}])
+        serial.ask("net up eth0 10.79.0.2 24", "^net up$")
+        # The gateway's address is the host's own loopback.
+        with netns.listen("127.0.0.1") as listener:
+            serial.ask(f"net connect 10.79.0.1 {listener.getsockname()[1]}", "^net connected$")
+            stream, _ = listener.accept()
+            with stream:
+                stream.settimeout(vmmd.PATIENCE)
+                transfers(serial, stream, kib=64)
+        daemon.put("vm.pause")
+        daemon.snapshot(tmp_path / "snap")
+        daemon.put("vm.resume")
+        passt.kill()
+        event = daemon.events.wait("device", "backend-failed")
+        assert event["properties"]["unit"].startswith("net:"), event
+        serial.ask("echo still here", "^echo still here$")
+    finally:
+        passt.kill()
+        passt.wait()
