@@ -196,7 +196,7 @@ def test_a_tap_that_is_taken_is_refused(guest, start):
 
 
 def test_passt_serves_a_guest_without_a_tap(namespace, start, linux, tmp_path):
-    netns.ip("link", "add", "out", "type", "dummy")
+    netns.ip("tuntap", "add", "out", "mode", "tap")
     netns.ip("addr", "add", "192.0.2.2/24", "dev", "out")
     netns.ip("link", "set", "out", "up")
     netns.ip("route", "add", "default", "via", "192.0.2.1")
