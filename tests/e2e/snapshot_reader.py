@@ -254,7 +254,7 @@ class Reader:
 
     def listed_files(self, manifest):
         messages = manifest.messages(106)
-        self.expect(len(messages) <= 16, "too many files")
+        self.expect(len(messages) <= 64, "too many files")
         for message in messages:
             name, length, own = message.text(1), message.number(2), message.raw(3)
             self.expect(is_name(name) and "/" not in name and name not in (".", ".."), f"file name {name!r}")
