@@ -2,13 +2,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/disk_source.h"
 #include "api/json_reader.h"
 
 namespace vmmd::api {
 
 namespace {
-
-constexpr std::string_view kInMemory = "memory";  // an overlay that is no file
 
 // "overlay" belongs to the disk `id`, which the manifest tells from its base.
 std::string overlay_id(const std::string& id) {
@@ -21,11 +20,11 @@ std::vector<DiskPath> disk_paths(const VmConfig& config) {
   std::vector<DiskPath> paths;
   for (const DiskConfig& disk : config.disks) {
     if (!disk.pci.id) continue;
-    const bool layered = disk.overlay.has_value();
+    const DiskSource source = disk_source(disk);
     if (disk.path && !disk.vhost_user)
-      paths.push_back({*disk.pci.id, *disk.path, "disk", disk.readonly || layered});
-    if (layered && *disk.overlay != kInMemory)
-      paths.push_back({overlay_id(*disk.pci.id), *disk.overlay, "layer", disk.readonly});
+      paths.push_back({*disk.pci.id, source.path, "disk", !source.writes_image(disk.readonly)});
+    if (source.overlay_file)
+      paths.push_back({overlay_id(*disk.pci.id), *source.overlay_file, "layer", disk.readonly});
   }
   for (const PmemConfig& pmem : config.pmem) {
     if (pmem.pci.id) paths.push_back({*pmem.pci.id, pmem.file, "pmem", pmem.discard_writes});

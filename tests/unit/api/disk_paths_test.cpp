@@ -39,6 +39,15 @@ TEST_CASE("disks, the files of their layers and persistent memory lie in files")
   CHECK(is(4, "store", "/pmem.img", "pmem", false));
 }
 
+TEST_CASE("memdiff: is no part of the file's name") {
+  VmConfig config;
+  config.disks = {disk("diff", "memdiff:/base.img")};
+  const auto paths = disk_paths(config);
+  REQUIRE(paths.size() == 1);
+  CHECK(paths[0].path == "/base.img");
+  CHECK(paths[0].readonly);
+}
+
 TEST_CASE("overrides name disks by id and path") {
   CHECK(overridden_disk_paths(R"({"disks": [{"id": "root", "path": "/a"}, {"id": "data", "overlay": "/b"},
       {"id": "kept", "direct": true}, {"path": "/c"}], "pmem": [{"id": "store", "file": "/d"}]})") ==
