@@ -101,7 +101,7 @@ TEST_CASE("disks that can be pass") {
   const Host host;
   const std::string image = host.image("a");
   for (const char* more : {"", ",readonly=on", ",overlay=memory,overlay_limit=4K",
-                                  ",num_queues=64,queue_size=1024", ",image_type=raw"}) {
+                           ",num_queues=64,queue_size=1024", ",image_type=raw"}) {
     CAPTURE(more);
     CHECK(mistakes("path=" + image + more) == Messages{});
   }
