@@ -18,7 +18,7 @@ DiskConfig disk(const char* id, const char* path) {
 TEST_CASE("disks, the files of their layers and persistent memory lie in files") {
   VmConfig config;
   config.disks = {disk("root", "/root.img"), disk("data", "/data.img"), disk("scratch", "/base.img"),
-                  disk("far", "/unused")};
+                  disk("far", "/unused"), disk("diff", "memdiff:/diff.img")};
   config.disks[0].readonly = true;
   config.disks[1].overlay = "/data.layer";
   config.disks[2].overlay = "memory";
@@ -27,7 +27,7 @@ TEST_CASE("disks, the files of their layers and persistent memory lie in files")
   config.pmem[0].file = "/pmem.img";
   config.pmem[0].pci.id = "store";
   const auto paths = disk_paths(config);
-  REQUIRE(paths.size() == 5);
+  REQUIRE(paths.size() == 6);
   const auto is = [&](std::size_t i, const char* id, const char* path, const char* role, bool readonly) {
     return paths[i].id == id && paths[i].path == path && paths[i].role == role &&
            paths[i].readonly == readonly;
@@ -36,7 +36,8 @@ TEST_CASE("disks, the files of their layers and persistent memory lie in files")
   CHECK(is(1, "data", "/data.img", "disk", true));  // its layer takes the writes
   CHECK(is(2, "data/overlay", "/data.layer", "layer", false));
   CHECK(is(3, "scratch", "/base.img", "disk", true));
-  CHECK(is(4, "store", "/pmem.img", "pmem", false));
+  CHECK(is(4, "diff", "/diff.img", "disk", true));
+  CHECK(is(5, "store", "/pmem.img", "pmem", false));
 }
 
 TEST_CASE("memdiff: is no part of the file's name") {
