@@ -27,7 +27,7 @@ def wait_for(serial, done):
         if done():
             return
         serial.expect(r"^tick \d+$")
-    raise AssertionError("it never came true")
+    raise AssertionError(f"it never came true; the guest said {serial.text[-200:]!r}")
 
 
 def touch_and_free(serial, mib):
@@ -104,7 +104,7 @@ def test_the_guest_tells_about_its_memory(start, with_balloon):
     stats = counters(daemon)
     assert 64 * MIB < stats["stat_total_memory"] < MEMORY
     assert 8 * MIB < stats["stat_free_memory"] < stats["stat_total_memory"]
-    assert stats["stat_minor_faults"] > 0
+    assert 8 * MIB < stats["stat_available_memory"] < MEMORY
 
 
 def test_a_balloon_larger_than_ram_or_absent_is_refused(start, with_balloon, booted):
@@ -122,12 +122,13 @@ def test_a_balloon_larger_than_ram_or_absent_is_refused(start, with_balloon, boo
 
 def test_pages_that_the_guest_frees_are_reported(start, linux):
     daemon = start()
-    serial = linux.boot(daemon, balloon={"size": 0, "free_page_reporting": True})
+    # Linux reports only while it has 64 MiB to spare.
+    serial = linux.boot(daemon, memory=2 * MEMORY, balloon={"size": 0, "free_page_reporting": True})
     serial.ask("mem write 7 48", r"^ok ", timeout=120)
     used = resident(daemon)
     serial.ask("mem write 7 0", r"^mem: no memory$")
-    wait_for(serial, lambda: counters(daemon)["reported_bytes"] >= 40 * MIB)
-    assert resident(daemon) <= used - 32 * MIB
+    wait_for(serial, lambda: resident(daemon) <= used - 32 * MIB)
+    assert counters(daemon)["reported_bytes"] >= 32 * MIB
     serial.ask("mem write 9 48", r"^ok ", timeout=120)
     serial.ask("mem check 9", r"^ok ", timeout=120)
 
