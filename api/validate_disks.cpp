@@ -143,7 +143,6 @@ void check_disk(const std::string& at, const DiskConfig& disk, Findings& finding
     findings.add(ErrorCode::NotSupported, at + "/image_type", "{} is not built yet: convert it to Raw",
                  enum_name(disk.image_type));
   }
-  if (disk.direct) findings.add(ErrorCode::NotSupported, at + "/direct", "O_DIRECT is not built yet");
   if (disk.on_enospc == EnospcAction::Pause) {
     findings.add(ErrorCode::NotSupported, at + "/on_enospc", "pausing is not built yet: say Error");
   }

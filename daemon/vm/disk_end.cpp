@@ -19,7 +19,8 @@ Result<std::unique_ptr<HostEnd>> DiskEnd::open(const api::DiskConfig& config,
 Status DiskEnd::open_disk(SnapshotFiles* snapshot_files) {
   const api::DiskSource source = api::disk_source(config_);
   VMMD_ASSIGN(std::unique_ptr<devices::Disk> image,
-              devices::RawFile::open(source.path, {.readonly = !source.writes_image(config_.readonly)}));
+              devices::RawFile::open(source.path, {.readonly = !source.writes_image(config_.readonly),
+                                                   .direct = config_.direct}));
   if (source.overlay_file) {
     VMMD_ASSIGN(disk_, devices::Overlay::in_file(std::move(image), *source.overlay_file));
     return {};

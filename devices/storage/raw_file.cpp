@@ -65,7 +65,8 @@ RawFile::RawFile(std::string path, UniqueFd fd, const Options& options)
 RawFile::~RawFile() = default;
 
 Result<std::unique_ptr<RawFile>> RawFile::open(const std::string& path, const Options& options) {
-  VMMD_ASSIGN(UniqueFd fd, open_file(path, (options.readonly ? O_RDONLY : O_RDWR) | O_NONBLOCK));
+  const int mode = (options.readonly ? O_RDONLY : O_RDWR) | (options.direct ? O_DIRECT : 0);
+  VMMD_ASSIGN(UniqueFd fd, open_file(path, mode | O_NONBLOCK));
   VMMD_TRY(file_size(fd.get(), path));  // refuses what is neither file nor block device
   struct flock lock = {};
   lock.l_type = static_cast<short>(options.readonly ? F_RDLCK : F_WRLCK);
@@ -89,6 +90,9 @@ Result<std::unique_ptr<RawFile>> RawFile::open(const std::string& path, const Op
 Result<std::unique_ptr<RawFile>> RawFile::adopt(UniqueFd fd, const std::string& name,
                                                 const Options& options) {
   std::unique_ptr<RawFile> disk(new RawFile(name, std::move(fd), options));
+  if (options.direct) {
+    VMMD_ASSIGN(disk->bounce_, Bounce::create(disk->fd_.get(), name));
+  }
   if (options.use_io_uring) VMMD_TRY(disk->set_up_ring());
   return disk;
 }
@@ -179,12 +183,28 @@ void RawFile::give_up_ring() {
 void RawFile::kick() {
   if (ring_) {
     std::size_t taken = 0;
-    while (taken < waiting_.size() && ::io_uring_sq_space_left(&ring_->ring) > 0) prepare(*waiting_[taken++]);
+    while (taken < waiting_.size() && ::io_uring_sq_space_left(&ring_->ring) > 0) {
+      DiskRequest& request = *waiting_[taken++];
+      if (must_bounce(request)) {
+        bounced_.push_back(&request);
+      } else {
+        prepare(request);
+      }
+    }
     waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(taken));
     submit_ring();
   }
-  if (ring_) return;
-  if (serve_posted_ || waiting_.empty()) return;
+  if (!ring_ || !bounced_.empty()) serve_soon();
+}
+
+bool RawFile::must_bounce(DiskRequest& request) const {
+  if (!bounce_ || (request.op != DiskOp::Read && request.op != DiskOp::Write)) return false;
+  const auto [buffers, count] = rest(request);
+  return !bounce_->fits({buffers, count});
+}
+
+void RawFile::serve_soon() {
+  if (serve_posted_ || (waiting_.empty() && bounced_.empty())) return;
   serve_posted_ = true;
   loop_->post([this] { serve_waiting(); });
 }
@@ -192,24 +212,33 @@ void RawFile::kick() {
 // One round; what is submitted meanwhile comes in a later one, so that the loop's other work has its turn.
 void RawFile::serve_waiting() {
   serve_posted_ = false;
-  serving_.swap(waiting_);
+  serving_.swap(bounced_);
+  if (!ring_) {
+    serving_.insert(serving_.end(), waiting_.begin(), waiting_.end());
+    waiting_.clear();
+  }
   for (DiskRequest* request : serving_) complete(*request, serve(*request));
   serving_.clear();
   kick();
   if (batch_done_) batch_done_();
 }
 
-int RawFile::serve(DiskRequest& request) const {
+int RawFile::serve(DiskRequest& request) {
   const auto [buffers, count] = rest(request);
   const auto at = static_cast<off_t>(request.offset + request.progress);
+  const int flags = request.sync ? RWF_DSYNC : 0;
+  const std::span<const iovec> all(buffers, count);
+  const bool bounces = must_bounce(request);
   ssize_t result = 0;
   do {
     switch (request.op) {
       case DiskOp::Read:
-        result = ::preadv(fd_.get(), buffers, static_cast<int>(count), at);
+        result = bounces ? bounce_->read(fd_.get(), all, static_cast<std::uint64_t>(at))
+                         : ::preadv(fd_.get(), buffers, static_cast<int>(count), at);
         break;
       case DiskOp::Write:
-        result = ::pwritev2(fd_.get(), buffers, static_cast<int>(count), at, request.sync ? RWF_DSYNC : 0);
+        result = bounces ? bounce_->write(fd_.get(), all, static_cast<std::uint64_t>(at), flags)
+                         : ::pwritev2(fd_.get(), buffers, static_cast<int>(count), at, flags);
         break;
       case DiskOp::Flush:
         result = ::fdatasync(fd_.get());

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/unique_fd.h"
+#include "devices/storage/bounce.h"
 #include "devices/storage/disk.h"
 
 namespace vmmd::devices {
@@ -15,6 +16,7 @@ class RawFile final : public Disk {
  public:
   struct Options {
     bool readonly = false;
+    bool direct = false;       // past the host's page cache
     bool use_io_uring = true;  // false: for tests of the other way
   };
   /// Opens and locks: shared if read-only, else exclusive (open file description locks over the whole file),
@@ -46,16 +48,20 @@ class RawFile final : public Disk {
   void submit_ring();
   void give_up_ring();
   void reap();
+  [[nodiscard]] bool must_bounce(DiskRequest& request) const;
+  void serve_soon();
   void serve_waiting();
   void complete(DiskRequest& request, int result);
   /// Of an operation by system calls: what io_uring would answer.
-  [[nodiscard]] int serve(DiskRequest& request) const;
+  [[nodiscard]] int serve(DiskRequest& request);
 
   std::string path_;
   UniqueFd fd_;
   Options options_;
+  std::optional<Bounce> bounce_;       // of direct I/O
   std::unique_ptr<Ring> ring_;         // nullptr: without io_uring
   std::vector<DiskRequest*> waiting_;  // not yet given to the kernel
+  std::vector<DiskRequest*> bounced_;  // beside a ring, to be served by system calls
   std::vector<DiskRequest*> queued_;   // in the ring, where the kernel has not taken them yet
   std::size_t in_flight_ = 0;          // taken by the kernel
   std::vector<DiskRequest*> serving_;  // serve_waiting()'s, to keep its room

@@ -41,6 +41,17 @@ def with_disk(linux, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(params=[False, True], ids=["cached", "direct"])
+def direct(request, tmp_path):
+    """Whether the disk is used past the host's page cache."""
+    if request.param:
+        try:
+            os.close(os.open(image(tmp_path / "probe", 4096), os.O_RDWR | os.O_DIRECT))
+        except OSError:
+            pytest.skip("no direct I/O on this filesystem")
+    return request.param
+
+
 @pytest.fixture
 def guest(start, with_disk, tmp_path):
     """A restored guest whose disk is a copy of its own: (daemon, serial, the image's path)."""
@@ -61,8 +72,12 @@ def test_the_guest_sees_the_disk_as_it_is_configured(guest):
     assert daemon.get("vm.counters")["disk:data"]["reads"] >= 0
 
 
-def test_what_the_guest_flushed_is_in_the_image(guest):
-    daemon, serial, path = guest
+def test_what_the_guest_flushed_is_in_the_image(start, with_disk, tmp_path, direct):
+    path = tmp_path / "data.img"
+    subprocess.run(["cp", "--sparse=always", with_disk / "data.img", path], check=True)
+    daemon = start()
+    serial = daemon.restore(with_disk / "snapshot",
+                            overrides={"disks": [{"id": "data", "path": str(path), "direct": direct}]})
     serial.ask("disk check /dev/vda 7 0 64", r"^disk checked 64$")
     serial.ask("disk write /dev/vda 9 100 50", r"^disk wrote 50$")
     counters = daemon.get("vm.counters")["disk:data"]
