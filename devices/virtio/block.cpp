@@ -38,6 +38,7 @@ constexpr std::size_t kSerialSize = 20;               // bytes
 constexpr std::uint32_t kUnmap = 1;                   // flag of a range
 constexpr std::uint32_t kMaxRangeSectors = 1U << 22;  // 2 GiB
 constexpr std::size_t kMaxRanges = 16;
+constexpr unsigned kQuietRequests = 1024;
 
 struct Header {
   std::uint32_t type;
@@ -384,12 +385,11 @@ void VirtioBlock::answer_serial(Slot& slot) {
 void VirtioBlock::finish(Slot& slot, std::uint8_t status) {
   if (slot.error != 0) {
     counters_.errors.fetch_add(1, std::memory_order_relaxed);
-    if (!failing_ && status == kIoError) {
+    // A guest of a full host can have one write fail and another succeed for ever: no event for each.
+    if (status == kIoError && std::exchange(quiet_, kQuietRequests) == 0)
       events_.backend_failed(unit_name_, fmt::format("{}: {}", disk_.name(), std::strerror(slot.error)));
-      failing_ = true;
-    }
-  } else if (slot.op == DiskOp::Write) {
-    failing_ = false;
+  } else if (quiet_ > 0) {
+    --quiet_;
   }
   const std::uint64_t writable = slot.chain.writable_size();
   if (writable != 0) {

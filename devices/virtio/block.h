@@ -96,7 +96,7 @@ class VirtioBlock final : public VirtioDevice {
   std::function<void()> stopped_;
   bool running_ = false;
   bool posted_ = false;   // go_on_later()
-  bool failing_ = false;  // said so; until a request succeeds
+  unsigned quiet_ = 0;    // requests that have to succeed before a failure is told again
 
   mutable std::mutex mutex_;  // of state_ alone
   State state_;

@@ -1,5 +1,8 @@
+#include <array>
+#include <cerrno>
 #include <fstream>
 #include <string>
+#include <utility>
 
 #include <doctest/doctest.h>
 
@@ -174,6 +177,83 @@ TEST_CASE("a file that shrank answers with errors, which its owner is told of on
   CHECK(f.run(0, 6, {}, {{in, 512}}) == 1);
   CHECK(f.device->counters().at("errors") == 2);
   CHECK(f.events.told.size() == 1);
+}
+
+TEST_CASE(
+    "each kind of request that fails on the host fails in the guest, and a long quiet is over with a new "
+    "event") {
+  struct FailingDisk final : Disk {
+    [[nodiscard]] const std::string& name() const override { return name_; }
+    [[nodiscard]] bool readonly() const override { return false; }
+    [[nodiscard]] Result<std::uint64_t> size() override { return kSize; }
+    void submit(DiskRequest& request) override { waiting.push_back(&request); }
+    void kick() override {
+      if (waiting.empty()) return;
+      loop_->post([this] {
+        for (DiskRequest* request : std::exchange(waiting, {})) {
+          request->error = error;
+          request->done(*request);
+        }
+        done_();
+      });
+    }
+    Status start(EventLoop& loop, std::function<void()> done) override {
+      loop_ = &loop;
+      done_ = std::move(done);
+      return {};
+    }
+    void stop() override {}
+    int error = 0;
+    std::vector<DiskRequest*> waiting;
+    std::string name_ = "/images/a";
+    EventLoop* loop_ = nullptr;
+    std::function<void()> done_;
+  } disk;
+  Fixture f;
+  f.running.reset();
+  f.device.emplace(VirtioBlock::Config{.id = "root", .serial = {}, .queues = 2, .queue_size = 16}, disk,
+                   kSize, f.loop, nullptr, f.events);
+  f.running.emplace(*f.device, f.loop, f.guest);
+  f.running->start();
+  const auto data = f.guest.allocate(512);
+  const auto range = f.guest.place_value(std::array<std::uint32_t, 4>{0, 0, 8, 0});
+  const auto write = [&] { return f.run(1, 0, {{data, 512}}, {}); };
+  disk.error = EIO;
+  CHECK(f.run(0, 0, {}, {{data, 512}}) == 1);
+  CHECK(write() == 1);
+  CHECK(f.run(4, 0, {}, {}) == 1);
+  CHECK(f.run(11, 0, {{range, 16}}, {}) == 1);
+  CHECK(f.run(13, 0, {{range, 16}}, {}) == 1);
+  CHECK(f.device->counters().at("errors") == 5);
+  CHECK(f.events.told == std::vector<std::string>{"disk:root /images/a: Input/output error"});
+  disk.error = 0;
+  for (unsigned i = 0; i < 1023; ++i) REQUIRE(write() == 0);
+  disk.error = ENOSPC;
+  CHECK(write() == 1);
+  CHECK(f.events.told.size() == 1);
+  disk.error = 0;
+  for (unsigned i = 0; i < 1024; ++i) REQUIRE(write() == 0);
+  disk.error = ENOSPC;
+  CHECK(write() == 1);
+  CHECK(f.events.told.back() == "disk:root /images/a: No space left on device");
+  CHECK(f.events.told.size() == 2);
+  f.running.reset();
+  f.device.reset();
+}
+
+TEST_CASE("a disk that is not sparse offers no discard, and takes none") {
+  Fixture f;
+  f.running.reset();
+  f.device.emplace(
+      VirtioBlock::Config{.id = "root", .serial = {}, .queues = 2, .queue_size = 16, .discard = false},
+      *f.disk, kSize, f.loop, nullptr, f.events);
+  f.running.emplace(*f.device, f.loop, f.guest);
+  f.running->start();
+  CHECK((f.device->features() & 1U << 13) == 0);
+  CHECK(f.device->read_config(36, 4) == 0);
+  const auto range = f.guest.place_value(std::array<std::uint32_t, 4>{0, 0, 8, 0});
+  CHECK(f.run(11, 0, {{range, 16}}, {}) == 2);
+  CHECK(f.on_disk(0, 1) == "a");
 }
 
 TEST_CASE("two programs do not write one image, and may read it together") {
