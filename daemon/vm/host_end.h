@@ -43,7 +43,7 @@ class HostEnd {
   [[nodiscard]] virtual Status save_file(int /*fd*/) const { return {}; }
   /// Puts what only the open end knows into the configuration that vm.info shows: a pty's path.
   virtual void describe(api::VmConfig& shown) const { static_cast<void>(shown); }
-  /// Lets what the guest has written reach the host, for a bounded time. The model is stopped.
+  /// Lets what the guest has written reach the host, for a bounded time. The vCPUs are gone.
   virtual void drain(std::chrono::milliseconds limit) { static_cast<void>(limit); }
   /// Memory that the guest sees above its RAM (memory::place_above_ram()), as KVM maps it; constant. No
   /// device reads or writes it, and no snapshot holds it.
