@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds vmmd and a Linux guest, and shows what vmmd is for: boot Linux over the API, pause,
-# snapshot, kill -9, restore three clones at once from one directory, each counting on where the first one stopped and
-# answering over a vsock socket of its own.
+# snapshot, kill -9, restore three clones at once from one directory, each counting on where the first one stopped,
+# with disk, console, vsock and (as root) a network of its own.
 # Asks nothing and leaves nothing running. A second run installs and rebuilds nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -34,7 +34,16 @@ guest=$(tests/guest/linux/build.sh | tail -n 1)
 note "$guest"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/vmmd-quickstart.XXXXXX")
+names=(first clone1 clone2 clone3)
 pids=()
+# As root each VM gets a network namespace, so that all clones can have the one address that their guest knows.
+network=
+if [ "$(id -u)" = 0 ] && ip netns add "vmmd-$$-first" 2>/dev/null; then
+  network=yes
+  for name in "${names[@]:1}"; do ip netns add "vmmd-$$-$name"; done
+fi
+# in_namespace NAME: $prefix runs a command where VM NAME has its network. (`ip netns exec` becomes that command.)
+in_namespace() { if [ "$network" ]; then prefix=(ip netns exec "vmmd-$$-$1"); else prefix=(); fi; }
 clean_up() {
   status=$?
   # Orderly first: that removes their sockets too.
@@ -43,6 +52,9 @@ clean_up() {
   if [ $status != 0 ]; then
     echo
     tail -n 5 "$work"/*.log "$work"/*.serial 2>/dev/null || true
+  fi
+  if [ "$network" ]; then
+    for name in "${names[@]}"; do ip netns del "vmmd-$$-$name" 2>/dev/null || true; done
   fi
   rm -rf "$work"
 }
@@ -63,7 +75,8 @@ start_vmmd() {
   local events line
   mkfifo "$work/$1.events"
   exec {events}<>"$work/$1.events"
-  build/daemon/vmmd --api-socket "$work/$1.sock" --event-monitor "fd=$events" >"$work/$1.log" 2>&1 &
+  in_namespace "$1"
+  "${prefix[@]}" build/daemon/vmmd --api-socket "$work/$1.sock" --event-monitor "fd=$events" >"$work/$1.log" 2>&1 &
   pids+=($!)
   IFS= read -r -t 30 -u "$events" line || die "vmmd did not start: $(cat "$work/$1.log")"
   exec {events}>&-
@@ -77,29 +90,47 @@ wait_line() {
   printf '%s' "${line%$'\r'}"
 }
 
-# ask_guest SOCKET: what the guest says on its vsock port 1234.
-ask_guest() {
-  timeout 30 python3 - "$1" <<'PYTHON' || die "the guest does not answer on $1"
+# ask NAME LINE: what the guest's agent answers to a line over vsock, by the socket that VM NAME has for it.
+ask() {
+  python3 - "$work/$1.vsock" "$2" <<'EOF'
 import socket, sys
-with socket.socket(socket.AF_UNIX) as stream:
-    stream.connect(sys.argv[1])
-    stream.sendall(b"CONNECT 1234\n")
-    connected, said = stream.makefile().read().splitlines()
-    assert connected.startswith("OK ")
-    print(said)
-PYTHON
+with socket.socket(socket.AF_UNIX) as guest:
+    guest.settimeout(60)
+    guest.connect(sys.argv[1])
+    stream = guest.makefile("rw", newline="\n")
+    stream.write("CONNECT 1234\n")
+    stream.flush()
+    if not stream.readline().startswith("OK "):
+        sys.exit("the guest does not listen")
+    stream.write(sys.argv[2] + "\n")
+    stream.flush()
+    print(stream.readline().strip())
+EOF
+}
+
+# expect NAME LINE PATTERN: the answer, which has to match.
+expect() {
+  local got
+  got=$(ask "$1" "$2") || die "$1 did not answer \"$2\" over vsock"
+  [[ "$got" =~ $3 ]] || die "$1 answered \"$got\" to \"$2\""
+  printf '%s' "$got"
 }
 
 last_tick() { grep -a -o '^tick [0-9]*' "$1" | tail -n 1; }
 
 bold "4. Boot Linux over the API"
+truncate -s 64M "$work/disk.img"
 start_vmmd first
 start=$(now_ms)
-api first PUT vm.create "$(jq -n --arg guest "$guest" --arg serial "$work/first.serial" --arg vsock "$work/first.vsock" '{
+api first PUT vm.create "$(jq -n --arg guest "$guest" --arg work "$work" --arg network "$network" '{
   cpus: {boot_vcpus: 1, max_vcpus: 1}, memory: {size: 134217728},
   payload: {kernel: "\($guest)/vmlinux", initramfs: "\($guest)/initramfs.cpio",
-            cmdline: "console=ttyS0 slowring0 quiet tick=200 vsock=1234"},
-  serial: {mode: "File", file: $serial}, vsock: {cid: 3, socket: $vsock}}')"
+            cmdline: "console=ttyS0 slowring0 quiet tick=200 serve=1234 address=192.168.249.2"},
+  serial: {mode: "File", file: "\($work)/first.serial"},
+  console: {mode: "File", file: "\($work)/first.console"},
+  vsock: {cid: 3, socket: "\($work)/first.vsock"},
+  disks: [{id: "data", path: "\($work)/disk.img", overlay: "memory"}]}
+  + if $network == "" then {} else {net: [{tap: "vmmd0", ip: "192.168.249.1", mask: "255.255.255.0"}]} end')"
 api first PUT vm.boot
 note "vm.boot answered in $took; waiting for Linux"
 wait_line "$work/first.serial" '^AGENT READY' 180 >/dev/null
@@ -107,6 +138,8 @@ boot_seconds=$(awk "BEGIN { printf \"%.1f\", ($(now_ms) - $start) / 1000 }")
 note "Linux is up after $boot_seconds s and counts on its serial line:"
 wait_line "$work/first.serial" '^tick 4' 60 >/dev/null
 grep -a '^tick' "$work/first.serial" | sed 's/^/    /'
+written=$(expect first "file write /dev/vda 1 0 1024" "^ok")
+note "it wrote 1 MiB to its disk, where vmmd keeps it in memory above the image; digest ${written#ok }"
 
 bold "5. Pause, snapshot, kill -9"
 api first PUT vm.pause
@@ -128,8 +161,8 @@ restores=()
 for n in 1 2 3; do
   (
     api "clone$n" PUT vm.restore "$(jq -n --arg snapshot "file://$work/snapshot" --arg serial "$work/clone$n.serial" \
-      --arg vsock "$work/clone$n.vsock" --argjson cid $((3 + n)) '{source_url: $snapshot, resume: true,
-        overrides: {serial: {mode: "File", file: $serial}, vsock: {cid: $cid, socket: $vsock}}}')"
+      --arg console "$work/clone$n.console" --arg vsock "$work/clone$n.vsock" '{source_url: $snapshot, resume: true,
+        overrides: {serial: {file: $serial}, console: {file: $console}, vsock: {socket: $vsock}}}')"
     echo "$took" >"$work/clone$n.took"
   ) &
   restores+=($!)
@@ -143,9 +176,31 @@ done
 for n in 1 2 3; do
   wait_line "$work/clone$n.serial" "^tick $((${stopped_at#tick } + 5))" 60 >/dev/null
   api "clone$n" GET vm.info
-  said=$(ask_guest "$work/clone$n.vsock")
-  note "clone $n is $(jq -r .state <<<"$answer") at \"$(last_tick "$work/clone$n.serial")\", and over vsock it says \"$said\""
+  note "clone $n is $(jq -r .state <<<"$answer") at \"$(last_tick "$work/clone$n.serial")\""
 done
+
+bold "7. What the clones have: vsock, disk, console, network"
+for n in 1 2 3; do
+  count=$(expect "clone$n" count '^count [0-9]+')
+  read_back=$(expect "clone$n" "file check /dev/vda 1 0 1024" "^$written\$")
+  expect "clone$n" "file write /dev/vda $((n + 1)) 0 1024" "^ok" >/dev/null
+  expect "clone$n" "put /dev/hvc0 clone $n was here" "^put" >/dev/null
+  note "clone $n answers over vsock (\"$count\"), has its disk as it was ($read_back) and writes its own to it"
+done
+for n in 1 2 3; do
+  expect "clone$n" "file check /dev/vda $((n + 1)) 0 1024" "^ok" >/dev/null
+  wait_line "$work/clone$n.console" "clone $n was here" 60 >/dev/null
+done
+note "no clone met another's writes; the consoles' files have what each guest said"
+if [ "$network" ]; then
+  for n in 1 2 3; do
+    in_namespace "clone$n"
+    ping=$("${prefix[@]}" ping -c 1 -W 20 192.168.249.2) || die "clone $n does not answer a ping"
+    note "clone $n answers a ping in its namespace: $(grep -o 'time=.*' <<<"$ping")"
+  done
+else
+  note "no network: that needs root, or a running passt (docs/user-guide.md)"
+fi
 
 bold "Done"
 note "booted Linux in $boot_seconds s, snapshotted it in $snapshot_took, killed it, and had three of it"

@@ -8,7 +8,7 @@ import vmmd
 from linux import pattern
 
 PORT = 1234  # of the guest
-TICKS = 1235  # where the agent tells its count
+LINES = 1235  # where the agent obeys a line
 CID = 42
 LOST = r"^vsock: error (104|107)$"  # ECONNRESET, ENOTCONN
 
@@ -18,7 +18,7 @@ def with_vsock(linux, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vsock")
     daemon = vmmd.Daemon(folder / "vmmd")
     try:
-        serial = linux.boot(daemon, more=f"tick=200 vsock={TICKS}", vsock={"cid": CID, "socket": str(folder / "v")})
+        serial = linux.boot(daemon, more=f"tick=200 serve={LINES}", vsock={"cid": CID, "socket": str(folder / "v")})
         serial.ask("vsock cid", f"^vsock cid {CID}$")
         serial.ask(f"vsock listen {PORT}", "^vsock listening$")
         daemon.put("vm.pause")
@@ -178,8 +178,9 @@ def test_clones_have_sockets_of_their_own(start, with_vsock):
         talk(serial, stream)
         stream.close()
     for _, _, path in clones:
-        with connect(path, TICKS) as stream:
-            assert line_of(stream).startswith(b"tick ")
+        with connect(path, LINES) as stream:
+            stream.sendall(b"count\n")
+            assert line_of(stream).startswith(b"count ")
             assert stream.recv(1) == b""
 
 

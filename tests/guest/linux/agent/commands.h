@@ -51,9 +51,9 @@ void power_off(void);
 void disk(char* line);
 void vsock(char* line);
 void net(char* line);
-// Listens for vsock_answer(), which tells whoever connects how far the counter is; -1 if it cannot.
-int vsock_serve(u32 port);
-void vsock_answer(int fd, u64 count);
+// A socket that listens on `port` of vsock; and one line of who connected to it, answered there.
+int vsock_service(u32 port);
+void serve_line(int service, struct agent* agent);
 
 // Words that tell from which offset and seed they are. check_pattern() prints "ok DIGEST" or "bad OFFSET".
 void fill_pattern(u64* words, u64 size, u64 seed);

@@ -1,7 +1,7 @@
 // /init of the Linux test guest: says "INIT UP <seconds since boot>", mounts what it needs, says "AGENT
 // READY", then counts ("tick N", each second or as the kernel's command line says with tick=MS), obeys lines
-// on its terminal (commands.h) and powers off when the power button is pressed. With vsock=PORT
-// it also tells its tick to whoever connects there.
+// on its terminal (commands.h) and powers off when the power button is pressed. With serve=PORT on the
+// kernel's command line whoever connects to that port of vsock can send it a line, too, and gets the answer.
 #include "commands.h"
 #include "text.h"
 
@@ -79,8 +79,8 @@ __attribute__((noreturn, used)) static void agent_main(char** stack) {
                          {.fd = agent.tick_timer, .events = kPollIn},
                          {.fd = open_file("/dev/input/event0", kReadOnly | kNonBlocking), .events = kPollIn},
                          {.fd = -1, .events = kPollIn}};
-  u64 port = option("vsock", 0);
-  if (port != 0) fds[3].fd = vsock_serve((u32)port);
+  u64 port = option("serve", 0);
+  if (port != 0) fds[3].fd = vsock_service((u32)port);
   set_tick(&agent, option("tick", 1000));
   print("AGENT READY\n");
   for (;;) {
@@ -90,7 +90,7 @@ __attribute__((noreturn, used)) static void agent_main(char** stack) {
       print("tick %u\n", agent.count++);
     if (fds[0].revents && !take_input(&agent)) fds[0].fd = -1;
     if (fds[2].revents) take_button(fds[2].fd);
-    if (fds[3].revents) vsock_answer(fds[3].fd, agent.count);
+    if (fds[3].revents) serve_line(fds[3].fd, &agent);
   }
 }
 

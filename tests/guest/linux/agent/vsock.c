@@ -25,33 +25,33 @@ static void close_stream(void) {
   stream = -1;
 }
 
-static long bind_to(int fd, u32 port) {
+int vsock_service(u32 port) {
   struct address address = {kFamily, 0, port, 0xffffffff, 0};
+  int fd = (int)SYS(41, kFamily, kStream, 0, 0);
   long result = SYS(49, fd, &address, sizeof address, 0);
-  return result == 0 ? SYS(50, fd, 8, 0, 0) : result;
+  if (result == 0) result = SYS(50, fd, 8, 0, 0);
+  return result == 0 ? fd : (int)result;
+}
+
+void serve_line(int service, struct agent* agent) {
+  char line[256];
+  size_t length = 0;
+  int client = (int)SYS(43, service, 0, 0, 0);
+  if (client < 0) return;
+  while (length < sizeof line - 1 && read_fd(client, line + length, 1) == 1 && line[length] != '\n') length++;
+  line[length] = 0;
+  int terminal = (int)SYS(32, 1, 0, 0, 0);  // dup: print() goes to the client for once
+  SYS(33, client, 1, 0, 0);
+  run_command(agent, line);
+  SYS(33, terminal, 1, 0, 0);
+  close_fd(terminal);
+  close_fd(client);
 }
 
 static void listen_on(u32 port) {
   if (listener >= 0) close_fd(listener);
-  listener = (int)SYS(41, kFamily, kStream, 0, 0);
-  say("listening", bind_to(listener, port));
-}
-
-int vsock_serve(u32 port) {
-  int fd = (int)SYS(41, kFamily, kStream, 0, 0);
-  return bind_to(fd, port) == 0 ? fd : -1;
-}
-
-void vsock_answer(int fd, u64 count) {
-  char text[32] = "tick ";
-  size_t start = sizeof text, end = 5;
-  text[--start] = '\n';
-  do text[--start] = (char)('0' + count % 10);
-  while (count /= 10);
-  while (start < sizeof text) text[end++] = text[start++];
-  int client = (int)SYS(43, fd, 0, 0, 0);
-  write_fd(client, text, end);
-  close_fd(client);
+  listener = vsock_service(port);
+  say("listening", listener);
 }
 
 static void connect_to(u32 port) {
