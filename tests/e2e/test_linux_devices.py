@@ -1,0 +1,121 @@
+"""One Linux guest with a device of every kind: idle it costs nothing, and ten generations of it lose nothing."""
+import os
+import pathlib
+import time
+
+import pytest
+
+import vmmd
+
+MEMORY = 128 << 20
+IDLE_SECONDS = 2  # nothing may happen: that can only be seen by waiting
+
+
+def image(path, size):
+    path.write_bytes(b"")
+    os.truncate(path, size)
+    return str(path)
+
+
+def config(folder):
+    devices = {
+        "disks": [{"id": "a", "path": image(folder / "a.img", 16 << 20), "overlay": "memory"},
+                  {"id": "b", "path": image(folder / "b.img", 16 << 20)}],
+        "pmem": [{"id": "p", "file": image(folder / "p.img", 4 << 20)}],
+        "vsock": {"cid": 5, "socket": str(folder / "v")},
+        "console": {"mode": "File", "file": str(folder / "console")},
+        "balloon": {"size": 8 << 20},
+        "watchdog": True,
+    }
+    if os.geteuid() == 0:
+        devices["net"] = [{"id": "n", "tap": f"vm{os.getpid() % 100000}a"}]
+    return devices
+
+
+def clone_overrides(folder, generation):
+    """The next generation has its own vsock and console; disk b, pmem and the tap are handed on."""
+    return {"vsock": {"socket": str(folder / f"v{generation}")}, "console": {"file": str(folder / f"console{generation}")}}
+
+
+@pytest.fixture(scope="module")
+def with_all(linux, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("all")
+    daemon = vmmd.Daemon(folder / "vmmd")
+    try:
+        linux.boot(daemon, more="tick=0 serve=1234", memory=MEMORY, **config(folder))
+        daemon.put("vm.pause")
+        daemon.snapshot(folder / "snapshot")
+    finally:
+        daemon.kill()
+    return folder
+
+
+def device_thread(pid):
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text().strip() == "vmmd-devices":
+            return task
+    raise AssertionError("no device thread")
+
+
+def wake_ups(task):
+    status = (task / "status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("voluntary_ctxt_switches")))
+
+
+def resident_beyond_ram(pid):
+    """Bytes of RSS outside the mapping that is the guest's RAM."""
+    total = ram = size = 0
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        word = line.split()
+        if word[0] == "Size:":
+            size = int(word[1]) << 10
+        elif word[0] == "Rss:":
+            total += int(word[1]) << 10
+            if size >= MEMORY:
+                ram += int(word[1]) << 10
+    assert ram > 0
+    return total - ram
+
+
+def test_idle_devices_wake_nobody_and_take_little_memory(start, with_all):
+    daemon = start()
+    serial = daemon.restore(with_all / "snapshot", overrides=clone_overrides(daemon.folder, 0))
+    serial.ask("count", r"^count \d+$")
+    task = device_thread(daemon.process.pid)
+    # What the restore itself set in motion comes to an end first.
+    time.sleep(IDLE_SECONDS)
+    before = wake_ups(task), daemon.get("vm.counters")
+    time.sleep(IDLE_SECONDS)
+    after = wake_ups(task), daemon.get("vm.counters")
+    assert after[0] - before[0] <= 1
+    for unit, counters in before[1].items():
+        if unit.endswith("/pci"):
+            assert after[1][unit] == counters, unit
+    assert resident_beyond_ram(daemon.process.pid) <= 8 << 20
+
+
+def test_ten_generations_lose_nothing_on_any_device(start, with_all, tmp_path):
+    snapshot = with_all / "snapshot"
+    for generation in range(1, 11):
+        daemon = start(name=f"generation{generation}")
+        serial = daemon.restore(snapshot, overrides=clone_overrides(daemon.folder, generation))
+        for disk in ("vda", "vdb"):  # past the guest's page cache
+            for earlier in range(1, generation):
+                serial.ask(f"disk check /dev/{disk} {earlier} {earlier * 64} 64", "^disk checked 64$")
+            serial.ask(f"disk write /dev/{disk} {generation} {generation * 64} 64", "^disk wrote 64$")
+        for earlier in range(1, generation):
+            serial.ask(f"file check /dev/pmem0 {earlier} {earlier * 256} 256", "^ok")
+        serial.ask(f"file write /dev/pmem0 {generation} {generation * 256} 256", "^ok")
+        serial.ask(f"put /dev/hvc0 generation {generation}", "^put")
+        with vmmd.unix_socket(daemon.folder / f"v{generation}") as stream:
+            stream.sendall(b"CONNECT 1234\necho hello\n")
+            answer = b""
+            while not answer.endswith(b"echo hello\n"):
+                more = stream.recv(4096)
+                assert more, answer
+                answer += more
+        daemon.put("vm.pause")
+        snapshot = tmp_path / f"snapshot{generation}"
+        daemon.snapshot(snapshot)
+        assert f"generation {generation}" in (daemon.folder / f"console{generation}").read_text()
+        daemon.kill()
