@@ -138,8 +138,8 @@ boot_seconds=$(awk "BEGIN { printf \"%.1f\", ($(now_ms) - $start) / 1000 }")
 note "Linux is up after $boot_seconds s and counts on its serial line:"
 wait_line "$work/first.serial" '^tick 4' 60 >/dev/null
 grep -a '^tick' "$work/first.serial" | sed 's/^/    /'
-written=$(expect first "file write /dev/vda 1 0 1024" "^ok")
-note "it wrote 1 MiB to its disk, where vmmd keeps it in memory above the image; digest ${written#ok }"
+written=$(expect first "file write /dev/vda 1 0 16" "^ok")
+note "it wrote 16 KiB to its disk, where vmmd keeps it in memory above the image; digest ${written#ok }"
 
 bold "5. Pause, snapshot, kill -9"
 api first PUT vm.pause
@@ -182,13 +182,13 @@ done
 bold "7. What the clones have: vsock, disk, console, network"
 for n in 1 2 3; do
   count=$(expect "clone$n" count '^count [0-9]+')
-  read_back=$(expect "clone$n" "file check /dev/vda 1 0 1024" "^$written\$")
-  expect "clone$n" "file write /dev/vda $((n + 1)) 0 1024" "^ok" >/dev/null
-  expect "clone$n" "put /dev/hvc0 clone $n was here" "^put" >/dev/null
+  read_back=$(expect "clone$n" "file check /dev/vda 1 0 16" "^$written\$")
+  expect "clone$n" "file write /dev/vda $((n + 1)) 0 16" "^ok" >/dev/null
+  expect "clone$n" "say /dev/hvc0 clone $n was here" "^put" >/dev/null
   note "clone $n answers over vsock (\"$count\"), has its disk as it was ($read_back) and writes its own to it"
 done
 for n in 1 2 3; do
-  expect "clone$n" "file check /dev/vda $((n + 1)) 0 1024" "^ok" >/dev/null
+  expect "clone$n" "file check /dev/vda $((n + 1)) 0 16" "^ok" >/dev/null
   wait_line "$work/clone$n.console" "clone $n was here" 60 >/dev/null
 done
 note "no clone met another's writes; the consoles' files have what each guest said"

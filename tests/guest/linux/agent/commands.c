@@ -145,10 +145,12 @@ static void hex(char* line) {
   print("hex %s\n", digits);
 }
 
-static void put(char* line) {
+static void put(char* line, bool whole_line) {
   const char* path = next_word(&line);
+  size_t length = length_of(line);
+  if (whole_line) line[length++] = '\n';  // where its end was
   int fd = open_file(path, kWriteOnly);
-  long n = fd < 0 ? fd : write_fd(fd, line, length_of(line));
+  long n = fd < 0 ? fd : write_fd(fd, line, length);
   close_fd(fd);
   if (n < 0)
     print("put: error %u\n", (u64)-n);
@@ -239,8 +241,8 @@ void run_command(struct agent* agent, char* line) {
     cat(next_word(&line));
   } else if (same(word, "hex")) {
     hex(line);
-  } else if (same(word, "put")) {
-    put(line);
+  } else if (same(word, "put") || same(word, "say")) {
+    put(line, same(word, "say"));
   } else if (same(word, "disk")) {
     disk(line);
   } else if (same(word, "mount")) {

@@ -13,6 +13,7 @@
 //   sleep-timer MS                 slept MICROSECONDS
 //   cat PATH                       the first 4 KiB of a file, then a line "end"
 //   put PATH TEXT                  put BYTES              (into an existing file)
+//   say PATH TEXT                  put BYTES              (the same, and the end of a line)
 //   hex PATH BYTES                 hex DIGITS | hex: error ERRNO (64 bytes at most)
 //   file write|check PATH SEED AT KIB   ok DIGEST | bad OFFSET | file: error ERRNO (AT in KiB; write ends with fsync)
 //   dmesg WORD                     kernel messages with WORD in them, 40 at most, then a line "end"
