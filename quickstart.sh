@@ -125,7 +125,7 @@ start=$(now_ms)
 api first PUT vm.create "$(jq -n --arg guest "$guest" --arg work "$work" --arg network "$network" '{
   cpus: {boot_vcpus: 1, max_vcpus: 1}, memory: {size: 134217728},
   payload: {kernel: "\($guest)/vmlinux", initramfs: "\($guest)/initramfs.cpio",
-            cmdline: "console=ttyS0 slowring0 quiet tick=200 serve=1234 address=192.168.249.2"},
+            cmdline: "console=ttyS0 slowring0 quiet tick=200 serve=1234"},
   serial: {mode: "File", file: "\($work)/first.serial"},
   console: {mode: "File", file: "\($work)/first.console"},
   vsock: {cid: 3, socket: "\($work)/first.vsock"},
@@ -138,6 +138,7 @@ boot_seconds=$(awk "BEGIN { printf \"%.1f\", ($(now_ms) - $start) / 1000 }")
 note "Linux is up after $boot_seconds s and counts on its serial line:"
 wait_line "$work/first.serial" '^tick 4' 60 >/dev/null
 grep -a '^tick' "$work/first.serial" | sed 's/^/    /'
+if [ "$network" ]; then expect first "net up eth0 192.168.249.2 24" "^net up" >/dev/null; fi
 written=$(expect first "file write /dev/vda 1 0 16" "^ok")
 note "it wrote 16 KiB to its disk, where vmmd keeps it in memory above the image; digest ${written#ok }"
 
