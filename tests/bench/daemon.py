@@ -262,10 +262,10 @@ class Daemon:
         self.kill()
 
 
-def vm_config(mib, words, memory=None):
+def vm_config(mib, words, memory=None, devices=None):
     return {"memory": {"size": mib * MIB, **(memory or {})},
             "payload": {"kernel": guest("firstbyte"), "cmdline": words},
-            "serial": {"mode": "File", "file": SERIAL}}
+            "serial": {"mode": "File", "file": SERIAL}, **(devices or {})}
 
 
 class Bench:
@@ -302,19 +302,19 @@ class Bench:
         self.rows.append(row)
         return row
 
-    def source(self, mib, words, memory=None):
+    def source(self, mib, words, memory=None, devices=None):
         """A running guest that has touched what it shall: a daemon to snapshot."""
         daemon = Daemon(self.folder).connect()
-        daemon.connection.call("PUT", "vm.create", vm_config(mib, words, memory))
+        daemon.connection.call("PUT", "vm.create", vm_config(mib, words, memory, devices))
         daemon.connection.call("PUT", "vm.boot")
         daemon.wait_dots(20)  # behind the first it measures its clock: 4 ms that are no restore's
         return daemon
 
-    def snapshot(self, name, mib, words):
+    def snapshot(self, name, mib, words, devices=None):
         """The path of a snapshot made once in this run."""
         if name not in self.snapshots:
             path = self.at(name)
-            with self.source(mib, words) as daemon:
+            with self.source(mib, words, devices=devices) as daemon:
                 daemon.connection.call("PUT", "vm.pause")
                 daemon.connection.call("PUT", "vm.snapshot",
                                        {"destination_url": f"file://{path}", "mode": "copy"})

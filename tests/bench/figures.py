@@ -1,9 +1,12 @@
 """The figures: each measures vmmd and its floor in turns, so that both saw the same machine."""
+import ctypes
+import fcntl
 import json
 import os
 import select
 import shutil
 import socket
+import struct
 import subprocess
 import time
 
@@ -114,6 +117,60 @@ def restore(bench):
                   [f / 1e3 for f in warm])
         bench.add(f"  with process start, {name}", "ms", [t / 1e3 for t in started],
                   [f / 1e3 for f in started_floor], lambda row: row["median"] <= 3, "<= 3 ms", tail=True)
+
+
+def all_devices(bench):
+    """Four disks, four networks (as root, which taps need) and one of everything else. The rng is always there."""
+    def image(name):
+        with open(bench.at(name), "wb") as file:
+            file.truncate(16 << 20)
+        return bench.at(name)
+
+    devices = {"disks": [{"path": image(f"disk{n}")} for n in range(4)], "pmem": [{"file": image("pmem")}],
+               "vsock": {"cid": 3, "socket": bench.at("vsock")}, "console": {"mode": "Null"},
+               "balloon": {"size": 0}, "watchdog": True}
+    if os.geteuid() == 0:
+        devices["net"] = [{"tap": f"vmmdb{os.getpid() % 100000}{n}"} for n in range(4)]
+    return devices
+
+
+def device_floor(count):
+    """Milliseconds that the host takes to make the taps and io_urings of `count` disks and networks."""
+    nets = count if os.geteuid() == 0 else 0
+    held, libc, start = [], ctypes.CDLL(None, use_errno=True), time.perf_counter()
+    for n in range(nets):
+        held.append(os.open("/dev/net/tun", os.O_RDWR))
+        name = f"vmmdf{os.getpid() % 100000}{n}".encode()
+        fcntl.ioctl(held[-1], 0x400454CA, struct.pack("16sH22x", name, 0x5002))  # TUNSETIFF, IFF_TAP|NO_PI|VNET_HDR
+    for _ in range(count):
+        ring = libc.syscall(425, 256, ctypes.create_string_buffer(120))  # io_uring_setup
+        if ring >= 0:
+            held.append(ring)
+    took = (time.perf_counter() - start) * 1e3
+    for fd in held:
+        os.close(fd)
+    return took
+
+
+def devices(bench):
+    """What devices add to a restore and to a clone's memory; the floor is the same VM without them, and the making of
+    taps and io_urings alone."""
+    paths = [bench.snapshot("spin-256", 256, f"mib=16 {SPINNING}"),
+             bench.snapshot("devices-256", 256, f"mib=16 {SPINNING}", all_devices(bench))]
+    took, private, floor = ([], []), ([], []), []
+    for _ in range(bench.rounds(25)):
+        floor.append(device_floor(4))
+        for i, path in enumerate(paths):
+            with Daemon(bench.folder) as daemon:
+                daemon.connect().settle()
+                took[i].append(daemon.time_to_byte("PUT", "vm.restore", restore_body(path)) / 1e3)
+                private[i].append(daemon.rollup()["Private"] / 1024)
+    nets = "4 nets, " if os.geteuid() == 0 else ""
+    floor = [without + opens for without, opens in zip(took[0], floor)]
+    bench.add(f"restore with 4 disks, {nets}one of everything else; floor: without, and taps and rings", "ms", took[1],
+              floor, lambda row: row["ratio"] <= 1.5, "<= 1.5x", tail=True)
+    bench.add("  private memory that they add", "MiB", [b - a for a, b in zip(*private)], None,
+              lambda row: row["median"] <= 1, "<= 1 MiB")
 
 
 def clone_memory(bench):
@@ -262,5 +319,5 @@ def format_times(what, path, rounds):
     return [float(line) for line in done.stdout.split()]
 
 
-ALL = {"start": start, "boot": boot, "requests": requests, "restore": restore, "clone-memory": clone_memory,
-       "clones": clones, "snapshots": snapshots, "link": link, "look": look}
+ALL = {"start": start, "boot": boot, "requests": requests, "restore": restore, "devices": devices,
+       "clone-memory": clone_memory, "clones": clones, "snapshots": snapshots, "link": link, "look": look}
