@@ -32,7 +32,9 @@ class PageSet {
  public:
   explicit PageSet(std::uint64_t pages) : pages_(pages), bits_((pages + 7) / 8) {}
   void add(std::uint64_t page) { bits_[page / 8] |= static_cast<std::uint8_t>(1U << (page % 8)); }
-  [[nodiscard]] bool has(std::uint64_t page) const { return (bits_[page / 8] >> (page % 8) & 1U) != 0; }
+  [[nodiscard]] bool has(std::uint64_t page) const {
+    return (unsigned{bits_[page / 8]} >> (page % 8) & 1U) != 0;
+  }
   [[nodiscard]] std::uint64_t count() const {
     std::uint64_t count = 0;
     for (const std::uint8_t byte : bits_) count += static_cast<std::uint64_t>(std::popcount(byte));
