@@ -95,8 +95,8 @@ class VirtioBlock final : public VirtioDevice {
   std::vector<QueueState> queues_;
   std::function<void()> stopped_;
   bool running_ = false;
-  bool posted_ = false;   // go_on_later()
-  unsigned quiet_ = 0;    // requests that have to succeed before a failure is told again
+  bool posted_ = false;  // go_on_later()
+  unsigned quiet_ = 0;   // requests that have to succeed before a failure is told again
 
   mutable std::mutex mutex_;  // of state_ alone
   State state_;
