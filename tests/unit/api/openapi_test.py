@@ -35,7 +35,7 @@ def check(spec, schema, value, where, wrong):
         for index, item in enumerate(value):
             check(spec, schema["items"], item, f"{where}/{index}", wrong)
     elif schema["type"] == "integer":
-        if not schema["minimum"] <= value <= schema["maximum"]:
+        if not schema.get("minimum", value) <= value <= schema.get("maximum", value):
             wrong.append(f"{where}: {value} is out of range")
     elif "enum" in schema and value not in schema["enum"]:
         wrong.append(f"{where}: {value} is not in {schema['enum']}")
