@@ -87,6 +87,7 @@ devices::VirtioDevice* VirtioDevices::find(devices::VirtioType type) const {
 
 std::vector<unsigned> VirtioDevices::slots() const {
   std::vector<unsigned> slots;
+  slots.reserve(places_.size());
   for (const Place& place : places_) slots.push_back(place.slot);
   return slots;
 }
