@@ -7,6 +7,8 @@
 #include <cstring>
 #include <string_view>
 
+#include <asm/kvm_para.h>
+
 #include "daemon/x86/cpuid_topology.h"
 
 namespace vmmd::x86 {
@@ -132,6 +134,20 @@ void set_features(Table& table) {
                          // KVM_CAP_TSC_DEADLINE_TIMER says; we require that capability
 }
 
+/// A KVM without VT-x and SVM (PVM) has to replace vmcall in the guest's text, at each restore anew. Two
+/// vCPUs that meet one vmcall at the same time were seen to go round in it for ever, the rest of the guest
+/// waiting for their interrupts. So there no hypercall is offered that vCPUs make side by side.
+void hide_hypercalls(Table& table) {
+  const auto* one = table.find(1);
+  const auto* extended = table.find(0x8000'0001);
+  const bool vmx = one != nullptr && (one->ecx & bit(5)) != 0;
+  const bool svm = extended != nullptr && (extended->ecx & bit(2)) != 0;
+  auto* features = table.find(kHypervisorBase + 1);
+  if (vmx || svm || features == nullptr) return;
+  features->eax &=
+      ~(bit(KVM_FEATURE_PV_UNHALT) | bit(KVM_FEATURE_PV_SEND_IPI) | bit(KVM_FEATURE_PV_SCHED_YIELD));
+}
+
 void set_phys_bits(Table& table, unsigned max_phys_bits) {
   auto* leaf = table.find(0x8000'0008);
   if (leaf == nullptr) return;
@@ -175,6 +191,7 @@ Result<CpuidTemplate> CpuidTemplate::build(std::span<const kvm_cpuid_entry2> sup
   Table table(supported);
   hide_pmu(table);
   hide_host_only(table);
+  hide_hypercalls(table);
   if (!model.nested) hide_nested(table);
   if (!model.amx) hide_amx(table);
   set_features(table);

@@ -102,6 +102,20 @@ TEST_CASE("KVM's leaves stay as they are, and the TSC's frequency is added when 
   CHECK(find(timed, 0x4000'0010).ebx == 1'000'000);
 }
 
+TEST_CASE("hypercalls between vCPUs are offered only where the CPU virtualizes") {
+  constexpr std::uint32_t kAll = ~0U;
+  const auto offered = [](std::uint32_t leaf1_ecx, std::uint32_t extended_ecx) {
+    const std::vector<kvm_cpuid_entry2> host{leaf(1, 0, 0, 0, leaf1_ecx, 0),
+                                             leaf(0x4000'0001, 0, kAll, 0, 0, 0),
+                                             leaf(0x8000'0001, 0, 0, 0, extended_ecx, 0)};
+    return find(built(host, {}), 0x4000'0001).eax;
+  };
+  CHECK(offered(1U << 5, 0) == kAll);  // VMX
+  CHECK(offered(0, 1U << 2) == kAll);  // SVM
+  CHECK(offered(0, 0) ==
+        (kAll & ~(1U << 7 | 1U << 11 | 1U << 13)));  // PV_UNHALT, PV_SEND_IPI, PV_SCHED_YIELD
+}
+
 TEST_CASE("the brand string fills three leaves and ends with a zero") {
   const auto entries = built(intel_host(), {.brand = std::string(60, 'x')});
   CHECK(find(entries, 0x8000'0002).eax == 0x7878'7878);
