@@ -38,7 +38,7 @@ names=(first clone1 clone2 clone3)
 pids=()
 # As root each VM gets a network namespace, so that all clones can have the one address that their guest knows.
 network=
-if [ "$(id -u)" = 0 ] && ip netns add "vmmd-$$-first" 2>/dev/null; then
+if [ "$(id -u)" = 0 ] && (: <>/dev/net/tun) 2>/dev/null && ip netns add "vmmd-$$-first" 2>/dev/null; then
   network=yes
   for name in "${names[@]:1}"; do ip netns add "vmmd-$$-$name"; done
 fi
