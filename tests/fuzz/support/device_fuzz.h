@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include "devices/bus.h"
 #include "devices/state_unit.h"
@@ -38,6 +39,18 @@ class Input {
  private:
   std::span<const std::uint8_t> rest_;
 };
+
+/// Restores what may be anything. Refused, it changes nothing; taken, what is saved then comes back as it is.
+inline void restore_bytes(devices::StateUnit& unit, std::string value) {
+  auto state = *unit.save();
+  const std::string before = std::exchange(state.value, std::move(value));
+  if (unit.restore(state)) {
+    const auto taken = *unit.save();
+    if (!unit.restore(taken) || unit.save()->value != taken.value) std::abort();
+  } else if (unit.save()->value != before) {
+    std::abort();
+  }
+}
 
 /// What the guest sees of a device: a port or MMIO region.
 struct Region {
