@@ -1,9 +1,9 @@
 #include "base/uuid.h"
 
-#include <sys/random.h>
-
-#include <cerrno>
 #include <cstddef>
+#include <span>
+
+#include "base/random.h"
 
 namespace vmmd {
 namespace {
@@ -25,14 +25,7 @@ std::optional<std::uint8_t> nibble(char digit) {
 
 Result<Uuid> Uuid::random() {
   Uuid uuid;
-  ssize_t count = 0;
-  do {
-    count = ::getrandom(uuid.bytes.data(), uuid.bytes.size(), 0);
-  } while (count < 0 && errno == EINTR);
-  // Up to 256 bytes come whole or not at all (getrandom(2)).
-  if (count != static_cast<ssize_t>(uuid.bytes.size())) {
-    return fail_errno(ErrorCode::Internal, errno, "cannot get random bytes for a UUID");
-  }
+  VMMD_TRY(fill_random(std::as_writable_bytes(std::span(uuid.bytes)), "cannot get random bytes for a UUID"));
   uuid.bytes[6] = static_cast<std::uint8_t>((uuid.bytes[6] & 0x0F) | 0x40);  // version 4
   uuid.bytes[8] = static_cast<std::uint8_t>((uuid.bytes[8] & 0x3F) | 0x80);  // variant 10
   return uuid;

@@ -1,16 +1,17 @@
 #include "daemon/snapshot/restore.h"
 
 #include <fcntl.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <span>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "api/options.h"
 #include "api/overrides.h"
+#include "base/random.h"
 #include "base/version.h"
 #include "daemon/kvm/cpuid_messages.h"
 #include "daemon/snapshot/format/cpu_features.h"
@@ -120,9 +121,7 @@ Status restore_machine(RestorePlan& plan, vm::Machine& machine, std::vector<std:
   VMMD_TRY(restore_units(plan.snapshot.state, units));
   if (plan.request.identity == api::RestoreRequest::Identity::New) {
     devices::VmGenId::Id id{};
-    if (::getrandom(id.data(), id.size(), 0) != static_cast<ssize_t>(id.size())) {
-      return fail_errno(ErrorCode::Internal, errno, "cannot draw a VM generation id");
-    }
+    VMMD_TRY(fill_random(std::as_writable_bytes(std::span(id)), "cannot draw a VM generation id"));
     VMMD_TRY(machine.chipset().generation_id().set_id(id));
   }
   machine.time().finish_restore(plan.request.clock == api::RestoreRequest::ClockMode::Realtime);

@@ -1,15 +1,15 @@
 #include "daemon/vm/machine.h"
 
 #include <fcntl.h>
-#include <sys/random.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <span>
 #include <utility>
 
 #include "base/file.h"
+#include "base/random.h"
 #include "daemon/snapshot/format/host_cpu.h"
 #include "daemon/x86/acpi/tables.h"
 #include "daemon/x86/cpuid.h"
@@ -149,9 +149,7 @@ Status Machine::create_vcpus(const api::VmConfig& config, VcpuListener& listener
 Status Machine::boot(const api::VmConfig& config) {
   VMMD_ASSIGN(const OpenBootFiles open, open_boot_files(config.payload));
   devices::VmGenId::Id id{};
-  if (::getrandom(id.data(), id.size(), 0) != static_cast<ssize_t>(id.size())) {
-    return fail_errno(ErrorCode::Internal, errno, "cannot draw a VM generation id");
-  }
+  VMMD_TRY(fill_random(std::as_writable_bytes(std::span(id)), "cannot draw a VM generation id"));
   const devices::GuestAddress id_address(x86::kVmGenIdAddress);
   VMMD_TRY(chipset_->generation_id().place(id_address, id));
 

@@ -1,14 +1,15 @@
 #include "daemon/vm/net_end.h"
 
 #include <fcntl.h>
-#include <sys/random.h>
 
 #include <cerrno>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "api/mac_address.h"
+#include "base/random.h"
 #include "daemon/net/passt.h"
 #include "daemon/net/tap.h"
 #include "daemon/vm/rate_limits.h"
@@ -89,9 +90,7 @@ Status give_macs(api::VmConfig& config) {
   for (api::NetConfig& net : config.net) {
     if (net.mac) continue;
     api::MacAddress mac{};
-    if (::getrandom(mac.data(), mac.size(), 0) != static_cast<ssize_t>(mac.size())) {
-      return fail_errno(ErrorCode::Internal, errno, "cannot choose a MAC address");
-    }
+    VMMD_TRY(fill_random(std::as_writable_bytes(std::span(mac)), "cannot choose a MAC address"));
     mac[0] = static_cast<std::uint8_t>((mac[0] & 0xfcU) | 0x02U);  // of one station, locally administered
     net.mac = api::mac_text(mac);
   }
