@@ -23,6 +23,23 @@ void check_pattern(const u64* words, u64 size, u64 seed) {
   print("ok %x\n", digest);
 }
 
+void transfer(const char* name, int stream, bool sending, u64 seed, u64 size) {
+  u8* bytes = map(size, kPrivate | kAnonymous, -1, 0);
+  if (sending) fill_pattern((u64*)bytes, size, seed);
+  for (u64 done = 0; done < size;) {
+    long n =
+        sending ? write_fd(stream, bytes + done, size - done) : read_fd(stream, bytes + done, size - done);
+    if (n <= 0) {
+      print("%s: error %u after %u\n", name, (u64)-n, done);
+      unmap(bytes, size);
+      return;
+    }
+    done += (u64)n;
+  }
+  check_pattern((u64*)bytes, size, seed);
+  unmap(bytes, size);
+}
+
 static void pattern(bool write, u64* words, u64 size, u64 seed) {
   if (write) fill_pattern(words, size, seed);
   check_pattern(words, size, seed);

@@ -59,3 +59,5 @@ void serve_line(int service, struct agent* agent);
 // Words that tell from which offset and seed they are. check_pattern() prints "ok DIGEST" or "bad OFFSET".
 void fill_pattern(u64* words, u64 size, u64 seed);
 void check_pattern(const u64* words, u64 size, u64 seed);
+// Such a pattern over a stream, whole, and checked; or "NAME: error ERRNO after BYTES".
+void transfer(const char* name, int stream, bool sending, u64 seed, u64 size);

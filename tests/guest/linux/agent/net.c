@@ -87,24 +87,6 @@ static void connect_to(char* line) {
   take(result < 0 ? (int)result : fd, "connected");
 }
 
-// A pattern as memory's, whole, or the error that ended it.
-static void transfer(bool sending, u64 seed, u64 size) {
-  u8* bytes = map(size, kPrivate | kAnonymous, -1, 0);
-  if (sending) fill_pattern((u64*)bytes, size, seed);
-  for (u64 done = 0; done < size;) {
-    long n =
-        sending ? write_fd(stream, bytes + done, size - done) : read_fd(stream, bytes + done, size - done);
-    if (n <= 0) {
-      print("net: error %u after %u\n", (u64)-n, done);
-      unmap(bytes, size);
-      return;
-    }
-    done += (u64)n;
-  }
-  check_pattern((u64*)bytes, size, seed);
-  unmap(bytes, size);
-}
-
 void net(char* line) {
   const char* word = next_word(&line);
   if (same(word, "up")) {
@@ -117,7 +99,7 @@ void net(char* line) {
     connect_to(line);
   } else if (same(word, "send") || same(word, "receive")) {
     u64 seed = next_number(&line);
-    transfer(same(word, "send"), seed, next_number(&line) << 10);
+    transfer("net", stream, same(word, "send"), seed, next_number(&line) << 10);
   } else if (same(word, "close")) {
     close_fd(stream);
     stream = -1;

@@ -74,24 +74,6 @@ static void read_some(void) {
   }
 }
 
-// A pattern as memory.c's, whole, or the error that ended it.
-static void transfer(bool sending, u64 seed, u64 size) {
-  u8* bytes = map(size, kPrivate | kAnonymous, -1, 0);
-  if (sending) fill_pattern((u64*)bytes, size, seed);
-  for (u64 done = 0; done < size;) {
-    long n =
-        sending ? write_fd(stream, bytes + done, size - done) : read_fd(stream, bytes + done, size - done);
-    if (n <= 0) {
-      print("vsock: error %u after %u\n", (u64)-n, done);
-      unmap(bytes, size);
-      return;
-    }
-    done += (u64)n;
-  }
-  check_pattern((u64*)bytes, size, seed);
-  unmap(bytes, size);
-}
-
 static void tell_cid(void) {
   u32 cid = 0;
   int fd = open_file("/dev/vsock", kReadOnly);
@@ -121,7 +103,7 @@ void vsock(char* line) {
     say("written", write_fd(stream, line, length_of(line)));
   } else if (same(word, "send") || same(word, "receive")) {
     u64 seed = next_number(&line);
-    transfer(same(word, "send"), seed, next_number(&line) << 10);
+    transfer("vsock", stream, same(word, "send"), seed, next_number(&line) << 10);
   } else if (same(word, "shut")) {
     say("shut", SYS(48, stream, 1 /* SHUT_WR */, 0, 0));
   } else if (same(word, "close")) {
