@@ -40,13 +40,8 @@ class Linux:
         return serial
 
     def boot_and_snapshot(self, folder, cpus, memory):
-        daemon = vmmd.Daemon(folder / "vmmd")
-        try:
+        with vmmd.leaving_snapshot(folder) as daemon:
             self.boot(daemon, cpus, memory).expect(r"^tick \d+$")
-            daemon.put("vm.pause")
-            daemon.snapshot(folder / "snapshot")
-        finally:
-            daemon.kill()
         return folder / "snapshot"
 
     def why_not(self, folder):

@@ -41,14 +41,9 @@ def touch_and_free(serial, mib):
 def with_balloon(linux, tmp_path_factory):
     """A snapshot of a guest with an empty balloon that has used and freed memory."""
     folder = tmp_path_factory.mktemp("balloon")
-    daemon = vmmd.Daemon(folder / "vmmd")
-    try:
+    with vmmd.leaving_snapshot(folder) as daemon:
         serial = linux.boot(daemon, balloon={"size": 0, "deflate_on_oom": True})
         touch_and_free(serial, USED)
-        daemon.put("vm.pause")
-        daemon.snapshot(folder / "snapshot")
-    finally:
-        daemon.kill()
     return folder / "snapshot"
 
 

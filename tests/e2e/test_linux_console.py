@@ -30,16 +30,11 @@ def counters(daemon):
 def on_hvc0(linux, tmp_path_factory):
     """A snapshot of a guest whose agent talks on a console that is a socket."""
     folder = tmp_path_factory.mktemp("console")
-    daemon = vmmd.Daemon(folder / "vmmd")
-    try:
+    with vmmd.leaving_snapshot(folder) as daemon:
         boot(daemon, linux, {"mode": "Socket", "socket": str(folder / "console.sock")})
         line = line_on(daemon, folder / "console.sock")
         line.expect(r"^AGENT READY$", timeout=240)
         line.ask("echo both ways", r"^echo both ways$")
-        daemon.put("vm.pause")
-        daemon.snapshot(folder / "snapshot")
-    finally:
-        daemon.kill()
     return folder / "snapshot"
 
 

@@ -39,14 +39,8 @@ def clone_overrides(folder, generation):
 @pytest.fixture(scope="module")
 def with_all(linux, tmp_path_factory):
     folder = tmp_path_factory.mktemp("all")
-    with netns.namespace():
-        daemon = vmmd.Daemon(folder / "vmmd")
-        try:
-            linux.boot(daemon, more="tick=0 serve=1234", memory=MEMORY, **config(folder))
-            daemon.put("vm.pause")
-            daemon.snapshot(folder / "snapshot")
-        finally:
-            daemon.kill()
+    with netns.namespace(), vmmd.leaving_snapshot(folder) as daemon:
+        linux.boot(daemon, more="tick=0 serve=1234", memory=MEMORY, **config(folder))
     return folder
 
 

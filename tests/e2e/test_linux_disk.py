@@ -29,15 +29,10 @@ def boot(linux, daemon, *disks, more="tick=200", **config):
 def with_disk(linux, tmp_path_factory):
     """A snapshot of a guest with a disk, and the disk's image as it was then."""
     folder = tmp_path_factory.mktemp("disk")
-    daemon = vmmd.Daemon(folder / "vmmd")
-    try:
+    with vmmd.leaving_snapshot(folder) as daemon:
         serial = boot(linux, daemon, disk(image(folder / "data.img"), serial="S/N 42", num_queues=2),
                       disk(image(folder / "ro.img"), "ro", readonly=True))
         serial.ask("disk write /dev/vda 7 0 64", r"^disk wrote 64$")
-        daemon.put("vm.pause")
-        daemon.snapshot(folder / "snapshot")
-    finally:
-        daemon.kill()
     return folder
 
 
@@ -159,15 +154,10 @@ def with_overlay(linux, tmp_path_factory):
     folder = tmp_path_factory.mktemp("overlay")
     base = image(folder / "base.img")
     before = base.read_bytes()
-    daemon = vmmd.Daemon(folder / "vmmd")
-    try:
+    with vmmd.leaving_snapshot(folder) as daemon:
         serial = boot(linux, daemon, disk(base, "mem", overlay="memory"), {"path": f"memdiff:{base}", "id": "diff"})
         serial.ask("disk write /dev/vda 7 0 64", r"^disk wrote 64$")
         serial.ask("disk write /dev/vdb 8 0 32", r"^disk wrote 32$")
-        daemon.put("vm.pause")
-        daemon.snapshot(folder / "snapshot")
-    finally:
-        daemon.kill()
     assert base.read_bytes() == before
     return folder
 

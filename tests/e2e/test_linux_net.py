@@ -36,15 +36,9 @@ def namespace():
 @pytest.fixture(scope="module")
 def with_net(linux, tmp_path_factory):
     folder = tmp_path_factory.mktemp("net")
-    with netns.namespace():
-        daemon = vmmd.Daemon(folder / "vmmd")
-        try:
-            serial = linux.boot(daemon, cpus=2, net=NETWORKS)
-            set_up(serial)
-            daemon.put("vm.pause")
-            daemon.snapshot(folder / "snapshot")
-        finally:
-            daemon.kill()
+    with netns.namespace(), vmmd.leaving_snapshot(folder) as daemon:
+        serial = linux.boot(daemon, cpus=2, net=NETWORKS)
+        set_up(serial)
     return folder / "snapshot"
 
 

@@ -25,13 +25,8 @@ def with_pmem(linux, tmp_path_factory):
     """A snapshot whose guest has not touched its memory yet, and the folder of its files."""
     folder = tmp_path_factory.mktemp("pmem")
     make_files(folder)
-    daemon = vmmd.Daemon(folder / "vmmd")
-    try:
+    with vmmd.leaving_snapshot(folder) as daemon:
         linux.boot(daemon, pmem=pmem(folder))
-        daemon.put("vm.pause")
-        daemon.snapshot(folder / "snapshot")
-    finally:
-        daemon.kill()
     return folder / "snapshot"
 
 

@@ -16,15 +16,10 @@ LOST = r"^vsock: error (104|107)$"  # ECONNRESET, ENOTCONN
 @pytest.fixture(scope="module")
 def with_vsock(linux, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vsock")
-    daemon = vmmd.Daemon(folder / "vmmd")
-    try:
+    with vmmd.leaving_snapshot(folder) as daemon:
         serial = linux.boot(daemon, more=f"tick=200 serve={LINES}", vsock={"cid": CID, "socket": str(folder / "v")})
         serial.ask("vsock cid", f"^vsock cid {CID}$")
         serial.ask(f"vsock listen {PORT}", "^vsock listening$")
-        daemon.put("vm.pause")
-        daemon.snapshot(folder / "snapshot")
-    finally:
-        daemon.kill()
     return folder / "snapshot"
 
 

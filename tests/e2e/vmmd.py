@@ -312,3 +312,15 @@ class Daemon:
                 self.close_clients()
         self.close_clients()
         return self.process.returncode
+
+
+@contextlib.contextmanager
+def leaving_snapshot(folder):
+    """A daemon for a block at whose end its running VM is paused and becomes folder/snapshot; then it is killed."""
+    daemon = Daemon(folder / "vmmd")
+    try:
+        yield daemon
+        daemon.put("vm.pause")
+        daemon.snapshot(folder / "snapshot")
+    finally:
+        daemon.kill()
