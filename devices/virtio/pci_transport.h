@@ -54,10 +54,10 @@ class VirtioPci final : public PciDevice, public StateUnit, private BusDevice, p
   /// does not run.
   ~VirtioPci() override;
 
-  /// Stops the device and calls `done` on its loop when it has stopped and nothing else is to be done. One at
-  /// a time, not while paused.
+  /// Stops the device and calls `done` on its loop when it has stopped and nothing else is to be done; paused
+  /// already, it calls `done` all the same. One at a time.
   void pause(std::function<void()> done);
-  /// After create(), restore() or a completed pause().
+  /// After create(), restore() or pause(). One that is not complete is given up: its `done` is not called.
   void resume();
 
   [[nodiscard]] std::string_view pci_name() const override { return device_.unit_name(); }
