@@ -10,7 +10,8 @@ build=(ccache cmake curl g++ git jq libboost1.81-dev libcli11-dev libedit-dev li
 guest=(acpica-tools bc bison cpio doctest-dev flex gcc iproute2 iputils-ping libc6-dev libelf-dev libssl-dev
   linux-source-6.1 lz4 make patch xz-utils)
 test=(clang-19 clang-format-19 clang-tidy-19 e2fsprogs libbenchmark-dev libclang-rt-19-dev passt python3
-  python3-jsonschema python3-protobuf python3-pytest python3-xxhash python3-yaml strace xfsprogs)
+  python3-jsonschema python3-protobuf python3-pytest python3-pytest-rerunfailures python3-xxhash python3-yaml strace
+  xfsprogs)
 
 packages=("${build[@]}" "${guest[@]}")
 [ "${1:-}" = quickstart ] || packages+=("${test[@]}")

@@ -30,6 +30,16 @@ def pytest_runtest_makereport(item, call):
             report.sections.append((f"{name}: serial", line.text[-3000:]))
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What failed and passed when repeated (--reruns, in CI) is shown as failures are: each has a cause to be found."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.section(f"FAILED AT FIRST: {report.nodeid}")
+        terminalreporter.line(report.longreprtext)
+        for title, text in report.sections:
+            terminalreporter.section(title, sep="-")
+            terminalreporter.line(text)
+
+
 @pytest.fixture
 def start(request, tmp_path):
     """start(*arguments, name=…) runs a vmmd; at the end each must go with exit code 0 unless the test ended it."""
