@@ -3,8 +3,8 @@
 #include <cstring>
 #include <string>
 
-#include "daemon/kvm/cpuid_messages.h"
 #include "daemon/kvm/register_messages.h"
+#include "daemon/snapshot/format/cpuid_messages.h"
 #include "daemon/x86/msr.h"
 
 namespace vmmd::kvm {
@@ -33,7 +33,7 @@ Status save_xsave(const VcpuFd& vcpu, std::size_t size, state::Vcpu& state) {
 Result<state::Vcpu> save_vcpu(const VcpuFd& vcpu, std::span<const kvm_cpuid_entry2> cpuid,
                               std::span<const std::uint32_t> msr_indices, std::optional<std::uint64_t> tsc) {
   state::Vcpu state;
-  for (const kvm_cpuid_entry2& entry : cpuid) to_message(entry, *state.add_cpuid());
+  for (const kvm_cpuid_entry2& entry : cpuid) snapshot::to_message(entry, *state.add_cpuid());
   // First: reading mp_state makes KVM take pending INIT and SIPI, which changes everything below.
   VMMD_ASSIGN(const auto mp, (vcpu.get<KVM_GET_MP_STATE, kvm_mp_state>("KVM_GET_MP_STATE")));
   state.set_mp_state(mp.mp_state);

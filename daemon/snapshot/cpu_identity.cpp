@@ -3,7 +3,7 @@
 #include <cstring>
 #include <string>
 
-#include "daemon/kvm/cpuid_messages.h"
+#include "daemon/snapshot/format/cpuid_messages.h"
 
 namespace vmmd::snapshot {
 
@@ -29,8 +29,7 @@ void set_signature(CpuIdentity& identity, std::uint32_t eax) {
 CpuIdentity cpu_identity(const state::Vcpu& vcpu) {
   CpuIdentity identity;
   std::string brand;
-  for (const kvm_cpuid_entry2& entry : kvm::from_messages(vcpu.cpuid()))
-    kvm::to_message(entry, *identity.add_cpuid());
+  for (const kvm_cpuid_entry2& entry : from_messages(vcpu.cpuid())) to_message(entry, *identity.add_cpuid());
   for (const state::CpuidLeaf& leaf : vcpu.cpuid()) {
     if (leaf.function() == 0) {
       std::string vendor;

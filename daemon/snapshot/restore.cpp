@@ -13,7 +13,6 @@
 #include "api/overrides.h"
 #include "base/random.h"
 #include "base/version.h"
-#include "daemon/kvm/cpuid_messages.h"
 #include "daemon/snapshot/format/cpu_features.h"
 #include "daemon/snapshot/format/problems.h"
 #include "daemon/snapshot/format/reseal.h"

@@ -13,8 +13,8 @@
 #include <fmt/format.h>
 
 #include "base/signals.h"
-#include "daemon/kvm/cpuid_messages.h"
 #include "daemon/kvm/vcpu_state.h"
+#include "daemon/snapshot/format/cpuid_messages.h"
 #include "daemon/x86/msr.h"
 
 namespace vmmd::vm {
@@ -259,7 +259,7 @@ Status Vcpu::restore(const devices::UnitState& unit) {
   if (auto checked = kvm::check_vcpu(shared_.kvm, state); !checked) {
     return wrap(std::move(checked).error(), "unit {}", name_);
   }
-  VMMD_TRY(set_cpuid(kvm::from_messages(state.cpuid())));
+  VMMD_TRY(set_cpuid(snapshot::from_messages(state.cpuid())));
   stopped_tsc_.reset();
   for (const state::Msr& msr : state.msrs()) {
     if (msr.index() == x86::kMsrTsc) stopped_tsc_ = msr.value();

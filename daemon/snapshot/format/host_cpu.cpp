@@ -13,6 +13,7 @@
 
 #include "base/unique_fd.h"
 #include "daemon/snapshot/format/cpu_features.h"
+#include "daemon/snapshot/format/cpuid_messages.h"
 #include "daemon/snapshot/format/posix.h"
 #include "daemon/snapshot/format/problems.h"
 
@@ -22,23 +23,6 @@ namespace {
 
 /// More than KVM ever had (KVM_MAX_CPUID_ENTRIES is 256).
 constexpr std::uint32_t kEntries = 1024;
-
-std::vector<kvm_cpuid_entry2> cpuid_of(const CpuIdentity& identity) {
-  std::vector<kvm_cpuid_entry2> entries;
-  entries.reserve(static_cast<std::size_t>(identity.cpuid_size()));
-  for (const CpuidLeaf& leaf : identity.cpuid()) {
-    kvm_cpuid_entry2 entry = {};
-    entry.function = leaf.function();
-    entry.index = leaf.index();
-    entry.flags = leaf.flags();
-    entry.eax = leaf.eax();
-    entry.ebx = leaf.ebx();
-    entry.ecx = leaf.ecx();
-    entry.edx = leaf.edx();
-    entries.push_back(entry);
-  }
-  return entries;
-}
 
 }  // namespace
 
@@ -68,7 +52,7 @@ Result<HostTsc> host_tsc(int kvm) {
 
 std::optional<std::string> feature_problem(const CpuIdentity& guest,
                                            std::span<const kvm_cpuid_entry2> cpuid) {
-  const std::vector<std::string> missing = missing_features(cpuid_of(guest), cpuid);
+  const std::vector<std::string> missing = missing_features(from_messages(guest.cpuid()), cpuid);
   if (missing.empty()) return std::nullopt;
   return fmt::format(
       "this host's CPU lacks {} that the guest was told of ({}); cpu_check=ignore restores nevertheless",

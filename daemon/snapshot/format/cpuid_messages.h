@@ -4,7 +4,7 @@
 
 #include <vector>
 
-namespace vmmd::kvm {
+namespace vmmd::snapshot {
 
 // A CPUID leaf as a message and back. state.proto and snapshot.proto each have a message of the same fields,
 // because the format library knows no units.
@@ -38,4 +38,4 @@ template <class Leaves>
   return entries;
 }
 
-}  // namespace vmmd::kvm
+}  // namespace vmmd::snapshot
