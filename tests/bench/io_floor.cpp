@@ -4,7 +4,9 @@
 //   io-floor call read|write FILE COUNT         4 KiB each by pread or pwrite
 //   io-floor send TAP SIZE COUNT                frames written to a tap
 //   io-floor receive TAP COUNT                  frames read from a tap; says "receiving" when it is ready
-//   io-floor eventfd COUNT                      two threads wake each other, a round trip at a time
+//   io-floor eventfd COUNT                      two threads wake each other, a round trip at a time, on two
+//   CPUs if
+//                                               there are two: as vCPU and device thread are
 //   io-floor msi|irqfd COUNT                    an MSI to a vCPU that does not run, by KVM_SIGNAL_MSI or an
 //   irqfd
 //
@@ -17,6 +19,7 @@
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
@@ -83,8 +86,10 @@ struct File {
   std::size_t blocks;
 };
 
+// With O_NONBLOCK io_uring tries at once what it would hand to a worker thread otherwise: as vmmd opens
+// images.
 File open_file(const char* path) {
-  const int fd = checked(open(path, O_RDWR | O_CLOEXEC), path);
+  const int fd = checked(open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK), path);
   const off_t size = lseek(fd, 0, SEEK_END);
   if (size < static_cast<off_t>(kBlock)) die("lseek");
   return {fd, static_cast<std::size_t>(size) / kBlock};
@@ -201,11 +206,27 @@ void receive(const char* tap, std::size_t count) {
   meter.report();
 }
 
+// Of those that we may use, the first to the main thread and the last to the other.
+void stay_apart(bool first) {
+  cpu_set_t allowed = {};
+  checked(sched_getaffinity(0, sizeof allowed, &allowed), "sched_getaffinity");
+  int chosen = 0;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(static_cast<std::size_t>(cpu), &allowed)) continue;
+    chosen = cpu;
+    if (first) break;
+  }
+  cpu_set_t mine = {};
+  CPU_SET(static_cast<std::size_t>(chosen), &mine);
+  checked(sched_setaffinity(0, sizeof mine, &mine), "sched_setaffinity");
+}
+
 void wake(std::size_t count) {
   const int there = checked(eventfd(0, EFD_CLOEXEC), "eventfd");
   const int back = checked(eventfd(0, EFD_CLOEXEC), "eventfd");
   eventfd_t value = 0;
   std::thread other([&] {
+    stay_apart(false);
     eventfd_t got = 0;
     for (std::size_t i = 0; i < count; ++i) {
       checked(eventfd_read(there, &got), "eventfd_read");
@@ -213,6 +234,7 @@ void wake(std::size_t count) {
     }
   });
   Meter meter(count);
+  stay_apart(true);
   meter.start();
   for (std::size_t i = 0; i < count; ++i) {
     const std::int64_t start = now();
