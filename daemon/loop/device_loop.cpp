@@ -1,6 +1,7 @@
 #include "daemon/loop/device_loop.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 
 #include <atomic>
@@ -15,6 +16,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/system/system_error.hpp>
+#include <fmt/ranges.h>
 
 #include "base/signals.h"
 
@@ -30,13 +32,30 @@ struct DeviceLoop::Impl {
   std::atomic<std::thread::id> thread_id = std::thread::id();
 };
 
+namespace {
+
+constexpr std::size_t kNameLength = 15;  // the kernel's TASK_COMM_LEN without its zero
+
+Status bind_thread(std::thread& thread, const std::vector<unsigned>& cpus) {
+  if (cpus.empty()) return {};
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const unsigned cpu : cpus) CPU_SET(cpu, &set);
+  const int error = ::pthread_setaffinity_np(thread.native_handle(), sizeof set, &set);
+  if (error == 0) return {};
+  return fail_errno(ErrorCode::BadRequest, error, "a device's thread cannot run on the host's CPUs {}",
+                    fmt::join(cpus, ", "));
+}
+
+}  // namespace
+
 DeviceLoop::DeviceLoop() : impl_(std::make_unique<Impl>()) {}
 
 DeviceLoop::~DeviceLoop() {
   stop();
 }
 
-Status DeviceLoop::start() {
+Status DeviceLoop::start(const Options& options) {
   if (impl_->work) return fail(ErrorCode::Internal, "the device thread was started before");
   try {
     // The context makes its epoll, event and timer descriptors with its first I/O object, and throws where
@@ -56,7 +75,6 @@ Status DeviceLoop::start() {
   try {
     impl_->thread = std::thread([impl = impl_.get()] {
       impl->thread_id = std::this_thread::get_id();
-      ::pthread_setname_np(::pthread_self(), "vmmd-devices");
       impl->context.run();
       impl->thread_id = std::thread::id();
     });
@@ -64,7 +82,9 @@ Status DeviceLoop::start() {
     status = fail_errno(ErrorCode::Internal, error.code().value(), "cannot start the device thread");
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return status;
+  if (!status) return status;
+  ::pthread_setname_np(impl_->thread.native_handle(), options.name.substr(0, kNameLength).c_str());
+  return bind_thread(impl_->thread, options.cpus);
 }
 
 void DeviceLoop::stop() {

@@ -2,6 +2,8 @@
 
 #include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "devices/event_loop.h"
@@ -12,7 +14,8 @@ class io_context;  // NOLINT(readability-identifier-naming)
 
 namespace vmmd::loop {
 
-/// The device thread: one thread, one Asio io_context, for character backends, timers and virtio devices.
+/// A device thread: one thread, one Asio io_context, for character backends, timers and virtio devices. A VM
+/// has one that its devices share; a device that would hold the others up has one of its own.
 ///
 /// What lives on the loop (backends, clocks) is destroyed before it. Work given to it before start() runs
 /// once it has started. Idle, it sleeps in epoll without a time-out. All signals are blocked on its thread,
@@ -24,8 +27,13 @@ class DeviceLoop final : public devices::EventLoop {
   DeviceLoop(const DeviceLoop&) = delete;
   DeviceLoop& operator=(const DeviceLoop&) = delete;
 
-  /// Starts the thread; once.
-  Status start();
+  struct Options {
+    std::string name = "vmmd-devices";  // of the thread; 15 bytes, the rest is cut
+    std::vector<unsigned> cpus;         // of the host, where it may run; empty: on all
+  };
+  /// Starts the thread; once. BadRequest if the host lets it run on none of the CPUs.
+  Status start(const Options& options);
+  Status start() { return start({}); }
   /// Ends the thread after the handler that runs now, and joins it. What is still queued never runs. May be
   /// called twice; not on the loop's own thread.
   void stop();

@@ -10,7 +10,7 @@ Result<std::unique_ptr<devices::VirtioDevice>> BalloonEnd::make_device(const Dev
                                               .deflate_on_oom = config_.deflate_on_oom,
                                               .free_page_reporting = config_.free_page_reporting};
   return std::unique_ptr<devices::VirtioDevice>(
-      std::make_unique<devices::VirtioBalloon>(config, glue.shared_loop, glue.reclaim, glue.events));
+      std::make_unique<devices::VirtioBalloon>(config, glue.loop, glue.reclaim, glue.events));
 }
 
 }  // namespace vmmd::vm

@@ -115,8 +115,6 @@ Status Chipset::add_consoles(const api::VmConfig& config, HostSide& host) {
 }
 
 Status Chipset::add_virtio(const api::VmConfig& config, const Surroundings& around) {
-  const DeviceGlue device_glue{around.memory, around.clock,   around.host.loop(),
-                               around.events, around.reclaim, around.power};
   const memory::PciWindows windows =
       memory::pci_windows(around.ram.layout(), config.cpus.max_phys_bits, around.host.memory_end());
   devices::VirtioPci::Glue glue{.memory = &around.memory,
@@ -127,7 +125,9 @@ Status Chipset::add_virtio(const api::VmConfig& config, const Surroundings& arou
                                 .windows = {{windows.low.start, windows.low.size}},
                                 .bar_address = 0};
   if (windows.high.size != 0) glue.windows.push_back({windows.high.start, windows.high.size});
-  for (const auto& [slot, end] : around.host.devices()) {
+  for (const auto& [slot, loop, end] : around.host.devices()) {
+    const DeviceGlue device_glue{around.memory, around.clock,   loop ? *loop : around.host.loop(),
+                                 around.events, around.reclaim, around.power};
     VMMD_ASSIGN(auto model, end->make_device(device_glue));
     glue.line = pci_lines_.at(x86::pci_intx_gsi(slot, 0) - memory::kFirstPciGsi).get();
     glue.bar_address = glue.windows.back().base + slot * devices::VirtioPci::kBarSize;

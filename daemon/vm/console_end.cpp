@@ -37,7 +37,7 @@ Result<std::unique_ptr<HostEnd>> ConsoleEnd::open(const api::ConsoleConfig& conf
 
 Result<std::unique_ptr<devices::VirtioDevice>> ConsoleEnd::make_device(const DeviceGlue& glue) {
   return std::unique_ptr<devices::VirtioDevice>(
-      std::make_unique<devices::VirtioConsole>(glue.shared_loop, *backend_));
+      std::make_unique<devices::VirtioConsole>(glue.loop, *backend_));
 }
 
 void ConsoleEnd::describe(api::VmConfig& shown) const {

@@ -46,6 +46,15 @@ Status DiskEnd::open_disk(SnapshotFiles* snapshot_files) {
   return {};
 }
 
+// One thread serves all queues, so it may run wherever one of them may.
+std::optional<OwnLoop> DiskEnd::own_loop() const {
+  if (config_.queue_affinity.empty() && !disk_->holds_up_loop()) return std::nullopt;
+  OwnLoop own;
+  for (const api::VirtQueueAffinity& queue : config_.queue_affinity)
+    own.cpus.insert(own.cpus.end(), queue.host_cpus.begin(), queue.host_cpus.end());
+  return own;
+}
+
 std::string DiskEnd::layer_name() const {
   return "disk-" + config_.pci.id.value_or("") + ".bin";
 }
@@ -69,7 +78,7 @@ Result<std::unique_ptr<devices::VirtioDevice>> DiskEnd::make_device(const Device
   auto limiter = config_.rate_limit_group ? groups_->limiter(*config_.rate_limit_group, glue.clock)
                                           : make_limiter(config_.rate_limiter_config, glue.clock);
   return std::unique_ptr<devices::VirtioDevice>(std::make_unique<devices::VirtioBlock>(
-      std::move(config), *disk_, size, glue.shared_loop, std::move(limiter), glue.events));
+      std::move(config), *disk_, size, glue.loop, std::move(limiter), glue.events));
 }
 
 }  // namespace vmmd::vm

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,21 +21,29 @@ namespace vmmd::vm {
 /// What a device model is built with; all of it outlives the model.
 struct DeviceGlue {
   const devices::GuestMemory& memory;
-  devices::Clock& clock;
-  devices::EventLoop& shared_loop;  // the device thread, for devices that need no thread of their own
+  devices::Clock& clock;            // its timers run on the device thread, whatever `loop` is
+  devices::EventLoop& loop;         // the device thread; or the device's own, if it asked for one
   devices::DeviceEvents& events;    // for failures of the host end
   devices::MemoryReclaim& reclaim;  // for pages that the guest gives back
   devices::PowerSink& power;        // for devices that reset the machine
 };
 
-/// What one configured virtio device holds on the host: its file, tap or socket, and its own loop if it has
-/// one. Opened at vm.create or vm.restore, closed at vm.delete; a reboot builds a new model on the same host
-/// end.
+/// A thread for one device alone.
+struct OwnLoop {
+  std::vector<unsigned> cpus;  // of the host, where it may run; empty: on all
+};
+
+/// What one configured virtio device holds on the host: its file, tap or socket. Opened at vm.create or
+/// vm.restore, closed at vm.delete; a reboot builds a new model on the same host end.
 class HostEnd {
  public:
   virtual ~HostEnd() = default;
   /// The model for a new machine; the one for the machine before is gone. On the VM thread.
   virtual Result<std::unique_ptr<devices::VirtioDevice>> make_device(const DeviceGlue& glue) = 0;
+
+  /// Whether the device shall have a thread of its own, because it would hold up those that share one, or its
+  /// configuration says where it may run; nothing: it shares the device thread. Asked once.
+  [[nodiscard]] virtual std::optional<OwnLoop> own_loop() const { return std::nullopt; }
 
   /// The file of a snapshot that what this end holds goes into; empty: there is none. The same name brings it
   /// back at vm.restore (HostGlue::snapshot_files).

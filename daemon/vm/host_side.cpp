@@ -15,6 +15,18 @@ namespace {
 
 constexpr std::chrono::milliseconds kDrainLimit{500};
 
+/// nullptr if the device wants none. The thread's name is that of the device's unit: "disk:root".
+Result<std::unique_ptr<loop::DeviceLoop>> own_loop(const ConfiguredDevice& device, const HostEnd& end) {
+  auto wish = end.own_loop();
+  std::unique_ptr<loop::DeviceLoop> loop;
+  if (!wish) return loop;
+  loop = std::make_unique<loop::DeviceLoop>();
+  std::string name(device.id_prefix);
+  if (device.pci != nullptr) name += ":" + device.pci->id.value_or("");
+  VMMD_TRY(loop->start({.name = std::move(name), .cpus = std::move(wish->cpus)}));
+  return loop;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config, Life life) {
@@ -58,7 +70,9 @@ Status HostSide::open_devices(api::VmConfig config, Life life, SnapshotFiles* fi
     if (!slot) continue;
     auto end = device.open(glue);
     if (!end) return wrap(std::move(end).error(), "{}", device.pointer);
-    devices_.push_back({*slot, std::move(*end)});
+    auto loop = own_loop(device, **end);
+    if (!loop) return wrap(std::move(loop).error(), "{}", device.pointer);
+    devices_.push_back({*slot, std::move(*loop), std::move(*end)});
   }
   return {};
 }

@@ -15,8 +15,8 @@
 namespace vmmd::vm {
 
 /// What a VM holds on the host between vm.create and vm.delete, whatever happens to the machine in between:
-/// the device thread and the host's ends of serial port, debug console and virtio devices. A reboot keeps the
-/// pty, the socket's client and what the file holds.
+/// the device threads and the host's ends of serial port, debug console and virtio devices. A reboot keeps
+/// the pty, the socket's client and what the file holds.
 class HostSide {
  public:
   /// Opens what the configuration names, of the virtio devices those that have a place (see allot_places()):
@@ -37,6 +37,7 @@ class HostSide {
   /// A virtio device and its PCI device number.
   struct Device {
     unsigned slot = 0;
+    std::unique_ptr<loop::DeviceLoop> loop;  // its own; nullptr: it shares the device thread
     std::unique_ptr<HostEnd> end;
   };
   [[nodiscard]] const std::vector<Device>& devices() const { return devices_; }

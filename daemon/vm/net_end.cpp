@@ -83,7 +83,7 @@ Result<std::unique_ptr<devices::VirtioDevice>> NetEnd::make_device(const DeviceG
   config.rx_limiter = make_limiter(config_.rate_limiter_config, glue.clock);
   config.tx_limiter = make_limiter(config_.rate_limiter_config, glue.clock);
   return std::unique_ptr<devices::VirtioDevice>(
-      std::make_unique<devices::NetDevice>(std::move(config), *backend_, glue.shared_loop, glue.events));
+      std::make_unique<devices::NetDevice>(std::move(config), *backend_, glue.loop, glue.events));
 }
 
 Status give_macs(api::VmConfig& config) {

@@ -72,11 +72,16 @@ Result<std::unique_ptr<HostEnd>> PmemEnd::open(const api::VmConfig& config, std:
 Result<std::unique_ptr<devices::VirtioDevice>> PmemEnd::make_device(const DeviceGlue& glue) {
   return std::unique_ptr<devices::VirtioDevice>(std::make_unique<devices::VirtioPmem>(
       devices::VirtioPmem::Config{config_.pci.id.value_or(""), start_, mapping_.size()},
-      config_.discard_writes ? nullptr : file_.get(), glue.shared_loop, glue.events));
+      config_.discard_writes ? nullptr : file_.get(), glue.loop, glue.events));
 }
 
 std::vector<devices::GuestRegion> PmemEnd::memory() const {
   return {{devices::GuestAddress(start_), mapping_.size(), mapping_.data()}};
+}
+
+std::optional<OwnLoop> PmemEnd::own_loop() const {
+  if (config_.discard_writes || !file_->holds_up_loop()) return std::nullopt;
+  return OwnLoop{};
 }
 
 std::string PmemEnd::snapshot_file() const {

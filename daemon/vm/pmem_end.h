@@ -24,6 +24,8 @@ class PmemEnd final : public HostEnd {
                                                SnapshotFiles* snapshot_files = nullptr);
   Result<std::unique_ptr<devices::VirtioDevice>> make_device(const DeviceGlue& glue) override;
   [[nodiscard]] std::vector<devices::GuestRegion> memory() const override;
+  /// For the flushes, which may take long.
+  [[nodiscard]] std::optional<OwnLoop> own_loop() const override;
   [[nodiscard]] std::string snapshot_file() const override;
   [[nodiscard]] Status save_file(int fd) const override;
 

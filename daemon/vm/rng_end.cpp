@@ -14,7 +14,7 @@ Result<std::unique_ptr<HostEnd>> RngEnd::open(const api::RngConfig& config) {
 
 Result<std::unique_ptr<devices::VirtioDevice>> RngEnd::make_device(const DeviceGlue& glue) {
   return std::unique_ptr<devices::VirtioDevice>(
-      std::make_unique<devices::VirtioRng>(glue.shared_loop, source_, glue.events));
+      std::make_unique<devices::VirtioRng>(glue.loop, source_, glue.events));
 }
 
 }  // namespace vmmd::vm

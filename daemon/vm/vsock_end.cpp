@@ -30,8 +30,7 @@ Result<std::unique_ptr<HostEnd>> VsockEnd::open(const api::VsockConfig& config) 
 
 Result<std::unique_ptr<devices::VirtioDevice>> VsockEnd::make_device(const DeviceGlue& glue) {
   return std::unique_ptr<devices::VirtioDevice>(std::make_unique<devices::VirtioVsock>(
-      glue.shared_loop, cid_,
-      devices::VsockMuxer::Host{listener_->fd(), listener_->path(), max_connections()}));
+      glue.loop, cid_, devices::VsockMuxer::Host{listener_->fd(), listener_->path(), max_connections()}));
 }
 
 }  // namespace vmmd::vm

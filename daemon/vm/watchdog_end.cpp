@@ -6,7 +6,7 @@ namespace vmmd::vm {
 
 Result<std::unique_ptr<devices::VirtioDevice>> WatchdogEnd::make_device(const DeviceGlue& glue) {
   return std::unique_ptr<devices::VirtioDevice>(
-      std::make_unique<devices::VirtioWatchdog>(glue.shared_loop, glue.clock, glue.power, glue.events));
+      std::make_unique<devices::VirtioWatchdog>(glue.loop, glue.clock, glue.power, glue.events));
 }
 
 }  // namespace vmmd::vm

@@ -45,6 +45,9 @@ class Disk {
   [[nodiscard]] virtual bool readonly() const = 0;
   /// Bytes; asks the file again, so it may have grown.
   [[nodiscard]] virtual Result<std::uint64_t> size() = 0;
+  /// Whether its requests wait for the host on the loop's thread: then that should be no other device's.
+  /// Constant, but for a host that is so short of memory that it takes io_uring away.
+  [[nodiscard]] virtual bool holds_up_loop() const = 0;
 
   /// Takes a request, within size(). `done` is never called in here.
   virtual void submit(DiskRequest& request) = 0;

@@ -181,6 +181,10 @@ void Overlay::stop() {
   if (map_start_ != 0) static_cast<void>(write_map());
 }
 
+bool Overlay::holds_up_loop() const {
+  return base_->holds_up_loop() || map_start_ != 0 || (lower_file_ && lower_file_->holds_up_loop());
+}
+
 void Overlay::submit(DiskRequest& request) {
   if (free_.empty()) {
     free_.push_back(jobs_.emplace_back(std::make_unique<Job>()).get());

@@ -39,6 +39,8 @@ class Overlay final : public Disk {
   [[nodiscard]] bool readonly() const override { return false; }
   /// That of the image when it was opened: a layer does not grow.
   [[nodiscard]] Result<std::uint64_t> size() override { return size_; }
+  /// The map of a layer in a file is written by system calls; a layer in memory waits for nothing.
+  [[nodiscard]] bool holds_up_loop() const override;
   void submit(DiskRequest& request) override;
   void kick() override;
   Status start(EventLoop& loop, std::function<void()> batch_done) override;

@@ -42,11 +42,11 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture
 def start(request, tmp_path):
-    """start(*arguments, name=…) runs a vmmd; at the end each must go with exit code 0 unless the test ended it."""
+    """start(*arguments, name=…, …) runs a vmmd; at the end each must go with exit code 0 unless the test ended it."""
     daemons = request.node.daemons = []
 
-    def run(*arguments, name=None):
-        daemon = vmmd.Daemon(tmp_path / (name or f"vmmd{len(daemons)}"), *arguments)
+    def run(*arguments, name=None, **more):
+        daemon = vmmd.Daemon(tmp_path / (name or f"vmmd{len(daemons)}"), *arguments, **more)
         daemons.append(daemon)
         return daemon
 

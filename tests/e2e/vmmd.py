@@ -170,7 +170,8 @@ class Serial:
 
 
 class Daemon:
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, wrapper=()):
+        """`wrapper`: what runs vmmd, a program with its arguments that becomes vmmd."""
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.api = self.folder / "api.sock"
@@ -182,7 +183,7 @@ class Daemon:
             listener.bind(str(self.api))
             listener.listen(256)
             self.process = subprocess.Popen(
-                [VMMD, "--api-socket", f"fd={listener.fileno()}", "-v", *map(str, arguments)],
+                [*wrapper, VMMD, "--api-socket", f"fd={listener.fileno()}", "-v", *map(str, arguments)],
                 stdin=subprocess.DEVNULL, stdout=self.log.open("ab"), stderr=subprocess.STDOUT,
                 pass_fds=[listener.fileno()])
 

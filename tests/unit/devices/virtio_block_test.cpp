@@ -9,6 +9,7 @@
 #include "devices/storage/raw_file.h"
 #include "devices/virtio/block.h"
 #include "tests/unit/support/fake_clock.h"
+#include "tests/unit/support/fake_device_events.h"
 #include "tests/unit/support/temp_dir.h"
 #include "tests/unit/support/virtio_device.h"
 
@@ -21,14 +22,6 @@ struct Header {
   std::uint32_t type;
   std::uint32_t reserved;
   std::uint64_t sector;
-};
-
-struct Events final : DeviceEvents {
-  void backend_failed(std::string_view unit, std::string_view what) override {
-    told.push_back(std::string(unit) + " " + std::string(what));
-  }
-  void watchdog_expired(std::string_view, std::string_view) override {}
-  std::vector<std::string> told;
 };
 
 constexpr std::uint64_t kSize = 64 * 512;
@@ -79,7 +72,7 @@ struct Fixture {
   testing::FakeClock clock;
   testing::FakeEventLoop loop;
   testing::FakeGuest guest;
-  Events events;
+  testing::FakeDeviceEvents events;
   std::unique_ptr<RawFile> disk;
   std::optional<VirtioBlock> device;
   std::optional<testing::RunningDevice> running;
@@ -176,7 +169,7 @@ TEST_CASE("a file that shrank answers with errors, which its owner is told of on
   CHECK(f.run(0, 5, {}, {{in, 512}}) == 1);
   CHECK(f.run(0, 6, {}, {{in, 512}}) == 1);
   CHECK(f.device->counters().at("errors") == 2);
-  CHECK(f.events.told.size() == 1);
+  CHECK(f.events.failures.size() == 1);
 }
 
 TEST_CASE(
@@ -185,6 +178,7 @@ TEST_CASE(
   struct FailingDisk final : Disk {
     [[nodiscard]] const std::string& name() const override { return name_; }
     [[nodiscard]] bool readonly() const override { return false; }
+    [[nodiscard]] bool holds_up_loop() const override { return false; }
     [[nodiscard]] Result<std::uint64_t> size() override { return kSize; }
     void submit(DiskRequest& request) override { waiting.push_back(&request); }
     void kick() override {
@@ -225,18 +219,18 @@ TEST_CASE(
   CHECK(f.run(11, 0, {{range, 16}}, {}) == 1);
   CHECK(f.run(13, 0, {{range, 16}}, {}) == 1);
   CHECK(f.device->counters().at("errors") == 5);
-  CHECK(f.events.told == std::vector<std::string>{"disk:root /images/a: Input/output error"});
+  CHECK(f.events.failures == std::vector<std::string>{"disk:root: /images/a: Input/output error"});
   disk.error = 0;
   for (unsigned i = 0; i < 1023; ++i) REQUIRE(write() == 0);
   disk.error = ENOSPC;
   CHECK(write() == 1);
-  CHECK(f.events.told.size() == 1);
+  CHECK(f.events.failures.size() == 1);
   disk.error = 0;
   for (unsigned i = 0; i < 1024; ++i) REQUIRE(write() == 0);
   disk.error = ENOSPC;
   CHECK(write() == 1);
-  CHECK(f.events.told.back() == "disk:root /images/a: No space left on device");
-  CHECK(f.events.told.size() == 2);
+  CHECK(f.events.failures.back() == "disk:root: /images/a: No space left on device");
+  CHECK(f.events.failures.size() == 2);
   f.running.reset();
   f.device.reset();
 }

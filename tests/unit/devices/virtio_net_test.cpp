@@ -8,6 +8,7 @@
 #include "devices/virtio/net_protocol.h"
 #include "proto/state.pb.h"
 #include "tests/unit/support/fake_clock.h"
+#include "tests/unit/support/fake_device_events.h"
 #include "tests/unit/support/fake_net_backend.h"
 #include "tests/unit/support/virtio_device.h"
 
@@ -16,14 +17,6 @@ using namespace vmmd::devices;
 using namespace vmmd::testing;
 
 namespace {
-
-struct FakeEvents final : DeviceEvents {
-  void backend_failed(std::string_view unit, std::string_view what) override {
-    failures.emplace_back(std::string(unit), std::string(what));
-  }
-  void watchdog_expired(std::string_view, std::string_view) override {}
-  std::vector<std::pair<std::string, std::string>> failures;
-};
 
 NetDevice::Config config_of(unsigned pairs) {
   NetDevice::Config config;
@@ -70,7 +63,7 @@ struct Net {
   }
 
   FakeEventLoop loop;
-  FakeEvents events;
+  FakeDeviceEvents events;
   FakeGuest guest{16 << 20};
   FakeNetBackend backend;
   NetDevice device;
@@ -93,7 +86,7 @@ TEST_CASE("virtio-net: the configuration has MAC, link, pairs and MTU") {
 
 TEST_CASE("virtio-net: offers offloads as options and backend have them") {
   FakeEventLoop loop;
-  FakeEvents events;
+  FakeDeviceEvents events;
   FakeNetBackend plain(1, 0);
   auto config = config_of(1);
   CHECK((NetDevice(config, plain, loop, events).features() & (kNetCsumOffloads | kNetCtrlGuestOffloads)) ==
@@ -285,7 +278,7 @@ TEST_CASE("virtio-net: guest offloads follow features, then the driver's command
 TEST_CASE("virtio-net: a rate limit holds frames back until its time has come") {
   FakeClock clock;
   FakeEventLoop loop;
-  FakeEvents events;
+  FakeDeviceEvents events;
   FakeGuest guest;
   FakeNetBackend backend;
   auto config = config_of(1);
@@ -312,7 +305,7 @@ TEST_CASE("virtio-net: a lost backend takes the link down and leaves the guest r
   net.backend.fail("the tap is gone");
   net.loop.run_ready();
   REQUIRE(net.events.failures.size() == 1);
-  CHECK(net.events.failures[0] == std::pair("net:lan"s, "the tap is gone"s));
+  CHECK(net.events.failures[0] == "net:lan: the tap is gone");
   CHECK(net.device.read_config(6, 2) == 0);
   CHECK(net.running.transport.config_interrupts == 1);
   CHECK(net.loop.watches() == 0);

@@ -21,6 +21,7 @@ class SlowDisk final : public Disk {
  public:
   [[nodiscard]] const std::string& name() const override { return name_; }
   [[nodiscard]] bool readonly() const override { return false; }
+  [[nodiscard]] bool holds_up_loop() const override { return false; }
   [[nodiscard]] Result<std::uint64_t> size() override { return kSize; }
   void submit(DiskRequest& request) override {
     CHECK(request.op == DiskOp::Flush);

@@ -1,8 +1,11 @@
 #include "daemon/loop/device_loop.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <array>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -25,6 +28,34 @@ TEST_CASE("work runs on the loop's thread in the order it was posted") {
   CHECK_FALSE(loop.on_loop_thread());
   REQUIRE(order.size() == 100);
   for (int i = 0; i < 100; ++i) CHECK(order[static_cast<std::size_t>(i)] == i);
+}
+
+TEST_CASE("a loop has the name and the CPUs that it was given") {
+  DeviceLoop loop;
+  cpu_set_t mine;
+  REQUIRE(::sched_getaffinity(0, sizeof mine, &mine) == 0);
+  unsigned last = 0;
+  for (unsigned cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &mine)) last = cpu;
+  }
+  REQUIRE(loop.start({.name = "disk:0123456789abcdef", .cpus = {last}}));
+  cpu_set_t set;
+  std::array<char, 16> name{};
+  loop.run_sync([&] {
+    CHECK(::sched_getaffinity(0, sizeof set, &set) == 0);
+    CHECK(::pthread_getname_np(::pthread_self(), name.data(), name.size()) == 0);
+  });
+  CHECK(CPU_COUNT(&set) == 1);
+  CHECK(CPU_ISSET(last, &set));
+  CHECK(std::string(name.data()) == "disk:0123456789");
+}
+
+TEST_CASE("a loop that may run on no CPU of the host is refused") {
+  DeviceLoop loop;
+  const Status started = loop.start({.name = "disk:a", .cpus = {1023}});
+  REQUIRE_FALSE(started);
+  CHECK(started.error().to_string() ==
+        "a device's thread cannot run on the host's CPUs 1023: Invalid argument");
 }
 
 TEST_CASE("work posted before the start runs after it") {

@@ -94,6 +94,34 @@ TEST_CASE("disk: a device is as configured, and a reboot's sees that the image h
   CHECK((*device)->read_config(0, 8) == 128);
 }
 
+TEST_CASE("disk: one that says where its queues run has a thread for that, others share theirs") {
+  const Host host;
+  api::DiskConfig config = host.disk("a");
+  {
+    const auto shares = host.open(config);
+    REQUIRE(shares.has_value());
+    CHECK_FALSE((*shares)->own_loop().has_value());
+  }
+  config.num_queues = 3;
+  config.queue_affinity = {{0, {3, 5}}, {2, {1}}};
+  const auto end = host.open(config);
+  REQUIRE(end.has_value());
+  const auto own = (*end)->own_loop();
+  REQUIRE(own.has_value());
+  CHECK(own->cpus == std::vector<unsigned>{3, 5, 1});
+}
+
+TEST_CASE("disk: one that waits for the host on its thread has one for itself") {
+  const Host host;
+  api::DiskConfig config = host.disk("a");
+  config.overlay = host.dir / "layer";
+  const auto end = host.open(config);
+  REQUIRE(end.has_value());
+  const auto own = (*end)->own_loop();
+  REQUIRE(own.has_value());
+  CHECK(own->cpus.empty());
+}
+
 TEST_CASE("rate limits: a group's limiter is shared as long as somebody has it") {
   testing::FakeClock clock;
   vm::RateLimitGroups groups({{"g", {}}, {"h", {}}});
