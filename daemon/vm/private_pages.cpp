@@ -65,6 +65,20 @@ class PageSet {
   std::vector<std::uint8_t> bits_;
 };
 
+/// Reads the set that is stored in a file, a piece after the other: `visit(first page, set)` for each, until
+/// one fails. A sparse file may be of any length, and so may a mapping of one: neither sizes what we
+/// allocate.
+template <class Visit>
+Status for_each_piece(int fd, std::uint64_t pages, const std::string& name, Visit visit) {
+  constexpr std::uint64_t kPagesAtOnce = std::uint64_t{1} << 19;  // 64 KiB of bits
+  for (std::uint64_t first = 0; first < pages; first += kPagesAtOnce) {
+    PageSet piece(std::min(kPagesAtOnce, pages - first));
+    VMMD_TRY(read_exact_at(fd, piece.bytes(), sizeof(Header) + first / 8, name));
+    VMMD_TRY(visit(first, piece));
+  }
+  return {};
+}
+
 std::uint64_t data_start(std::uint64_t pages) {
   return (sizeof(Header) + (pages + 7) / 8 + kPage - 1) & ~(kPage - 1);
 }
@@ -118,16 +132,27 @@ Status load_private_pages(const memory::Mapping& mapping, int fd, const std::str
                 mapping.size());
   }
   const std::uint64_t pages = mapping.size() / kPage;
-  PageSet written(pages);
-  VMMD_TRY(read_exact_at(fd, written.bytes(), sizeof header, name));
-  std::uint64_t at = data_start(pages);
-  if (!written.valid() || length != at + written.count() * kPage) {
+  const std::uint64_t start = data_start(pages);
+  std::uint64_t listed = 0;
+  VMMD_TRY(for_each_piece(fd, pages, name, [&](std::uint64_t, const PageSet& piece) -> Status {
+    if (!piece.valid())
+      return fail(ErrorCode::BadRequest, "{} is damaged: it lists pages beyond the last", name);
+    listed += piece.count();
+    return {};
+  }));
+  if (length != start + listed * kPage) {
     return fail(ErrorCode::BadRequest, "{} is damaged: it does not have the pages that it lists", name);
   }
-  return written.for_each_run([&](std::uint64_t page, std::uint64_t count) -> Status {
-    VMMD_TRY(read_exact_at(fd, {mapping.data() + page * kPage, count * kPage}, at, name));
-    at += count * kPage;
-    return {};
+  std::uint64_t at = start;
+  return for_each_piece(fd, pages, name, [&](std::uint64_t first, const PageSet& piece) {
+    return piece.for_each_run([&](std::uint64_t page, std::uint64_t count) -> Status {
+      // The file may have changed since it was counted.
+      if (count * kPage > length - at)
+        return fail(ErrorCode::BadRequest, "{} changed while it was read", name);
+      VMMD_TRY(read_exact_at(fd, {mapping.data() + (first + page) * kPage, count * kPage}, at, name));
+      at += count * kPage;
+      return {};
+    });
   });
 }
 

@@ -19,6 +19,7 @@ constexpr std::uint64_t kSector = 512;
 constexpr std::uint64_t kPage = 4096;
 constexpr std::array<char, 8> kMagic{'v', 'm', 'm', 'd', 'l', 'a', 'y', 'r'};
 constexpr std::uint32_t kVersion = 1;
+constexpr std::uint64_t kPieceExtents = 4096;  // of a table, read at once
 
 struct Header {
   std::array<char, 8> magic;
@@ -43,22 +44,31 @@ std::uint64_t data_start(std::uint64_t extents) {
   return (sizeof(Header) + extents * sizeof(StoredExtent) + kPage - 1) / kPage * kPage;
 }
 
-// Sorted, apart, within the disk; data in order, without gaps, up to the file's end: nothing is there twice.
-bool fits(const std::vector<StoredExtent>& table, std::uint64_t disk_sectors, std::uint64_t file_size) {
-  std::uint64_t sector = 0;
-  std::uint64_t offset = data_start(table.size());
-  for (const StoredExtent& extent : table) {
-    if (extent.sector < sector || extent.sectors == 0 || extent.sector >= disk_sectors ||
-        extent.sectors > disk_sectors - extent.sector)
+/// Reads a table extent by extent and says of each whether it may come next: sorted, apart, within the disk;
+/// data in order, without gaps, up to the file's end: nothing is there twice.
+class TableCheck {
+ public:
+  TableCheck(std::uint64_t extents, std::uint64_t disk_sectors, std::uint64_t file_size)
+      : disk_sectors_(disk_sectors), file_size_(file_size), offset_(data_start(extents)) {}
+  [[nodiscard]] bool take(const StoredExtent& extent) {
+    if (extent.sector < sector_ || extent.sectors == 0 || extent.sector >= disk_sectors_ ||
+        extent.sectors > disk_sectors_ - extent.sector)
       return false;
-    sector = extent.sector + extent.sectors;
-    if (extent.offset == 0) continue;
-    if (extent.offset != offset || extent.sectors > (file_size - std::min(file_size, offset)) / kSector)
+    sector_ = extent.sector + extent.sectors;
+    if (extent.offset == 0) return true;
+    if (extent.offset != offset_ || extent.sectors > (file_size_ - std::min(file_size_, offset_)) / kSector)
       return false;
-    offset += extent.sectors * kSector;
+    offset_ += extent.sectors * kSector;
+    return true;
   }
-  return offset == file_size;
-}
+  [[nodiscard]] bool whole() const { return offset_ == file_size_; }
+
+ private:
+  std::uint64_t disk_sectors_;
+  std::uint64_t file_size_;
+  std::uint64_t sector_ = 0;  // the next extent begins here or later
+  std::uint64_t offset_;      // of the next data
+};
 
 Status copy(int from, std::uint64_t from_offset, int to, std::uint64_t to_offset, std::uint64_t length,
             std::vector<std::byte>& buffer, const std::string& name) {
@@ -87,16 +97,26 @@ Result<std::unique_ptr<FrozenLayer>> FrozenLayer::open(UniqueFd fd, std::string 
     return fail(ErrorCode::BadRequest, "{} is the layer of a disk of {} bytes, this one has {}", name,
                 header.disk_size, disk_size);
   }
-  // Bounds the allocation by what is really there.
-  if (header.extents > (size - sizeof(Header)) / sizeof(StoredExtent))
+  const std::uint64_t sectors = disk_size / kSector;
+  if (header.extents > sectors || header.extents > (size - sizeof(Header)) / sizeof(StoredExtent))
     return fail(ErrorCode::BadRequest, "{} is damaged: its table does not fit it", name);
-  std::vector<StoredExtent> table(header.extents);
-  VMMD_TRY(read_exact_at(fd.get(), std::as_writable_bytes(std::span(table)), sizeof(Header), name));
-  if (!fits(table, disk_size / kSector, size))
-    return fail(ErrorCode::BadRequest, "{} is damaged: its table is not one", name);
+  // A sparse file is as long as it likes to be, so its length bounds no allocation. A hole is no extent: what
+  // is kept grows only with bytes that are really there.
+  TableCheck check(header.extents, sectors, size);
   std::vector<Extent> extents;
-  extents.reserve(table.size());
-  for (const auto& [sector, sectors, offset] : table) extents.push_back({sector, sectors, offset});
+  std::vector<StoredExtent> piece(std::min(header.extents, kPieceExtents));
+  for (std::uint64_t done = 0; done < header.extents; done += piece.size()) {
+    piece.resize(std::min(header.extents - done, kPieceExtents));
+    VMMD_TRY(read_exact_at(fd.get(), std::as_writable_bytes(std::span(piece)),
+                           sizeof(Header) + done * sizeof(StoredExtent), name));
+    for (const StoredExtent& extent : piece) {
+      if (!check.take(extent))
+        return fail(ErrorCode::BadRequest, "{} is damaged: its table is not one", name);
+      extents.push_back({extent.sector, extent.sectors, extent.offset});
+    }
+  }
+  if (!check.whole()) return fail(ErrorCode::BadRequest, "{} is damaged: its table is not one", name);
+  extents.shrink_to_fit();
   return std::unique_ptr<FrozenLayer>(new FrozenLayer(std::move(fd), std::move(name), std::move(extents)));
 }
 

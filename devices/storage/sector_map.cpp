@@ -21,7 +21,8 @@ std::uint64_t page_count(std::uint64_t sectors) {
 }  // namespace
 
 Result<SectorMap> SectorMap::create(std::uint64_t sectors) {
-  constexpr std::uint64_t kMost = std::uint64_t{1} << 48;  // 128 PiB of disk: more than there are addresses
+  // 2 PiB of disk: a sparse image is as large as it likes, and what we keep for each page is memory.
+  constexpr std::uint64_t kMost = std::uint64_t{1} << 42;
   const std::uint64_t bytes = page_count(std::min(sectors, kMost)) * kPage;
   void* words = MAP_FAILED;
   if (sectors != 0 && sectors < kMost) {

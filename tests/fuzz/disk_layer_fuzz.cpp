@@ -14,24 +14,27 @@
 using namespace vmmd;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  constexpr std::uint64_t kSectors = 4096;
+  // A quarter of the disks are so large that a table of a sparse file may claim any number of extents.
+  const bool sparse = size % 4 == 2;
+  const std::uint64_t sectors = sparse ? std::uint64_t{1} << 34 : 4096;
   UniqueFd fd(::memfd_create("layer", MFD_CLOEXEC));
   // The header of the right disk, so that what follows is looked at; the fuzzer has the rest.
   if (!write_all_at(fd.get(), std::as_bytes(std::span(data, size)), 0, "layer")) return 0;
   if (size >= 24) {
     const char magic[] = {'v', 'm', 'm', 'd', 'l', 'a', 'y', 'r', 1, 0, 0, 0};
-    const std::uint64_t bytes = kSectors * 512;
+    const std::uint64_t bytes = sectors * 512;
     if (::pwrite(fd.get(), magic, sizeof magic, 0) < 0 || ::pwrite(fd.get(), &bytes, sizeof bytes, 16) < 0)
       return 0;
   }
-  // Long enough for some data behind the table.
-  if (size % 2 == 0 && ::ftruncate(fd.get(), static_cast<off_t>(4096 + size % 64 * 512)) != 0) return 0;
+  // Long enough for some data behind the table; or for a table of as many extents as the disk has sectors.
+  const std::uint64_t length_wanted = sparse ? std::uint64_t{1} << 40 : 4096 + size % 64 * 512;
+  if (size % 2 == 0 && ::ftruncate(fd.get(), static_cast<off_t>(length_wanted)) != 0) return 0;
   const auto length = file_size(fd.get(), "layer");
-  const auto layer = devices::FrozenLayer::open(std::move(fd), "layer", kSectors * 512);
+  const auto layer = devices::FrozenLayer::open(std::move(fd), "layer", sectors * 512);
   if (!layer) return 0;
-  for (std::uint64_t at = 0; at < kSectors;) {
-    const auto run = (*layer)->run(at, kSectors - at);
-    if (run.sectors == 0 || run.sectors > kSectors - at) std::abort();
+  for (std::uint64_t at = 0; at < sectors;) {
+    const auto run = (*layer)->run(at, sectors - at);
+    if (run.sectors == 0 || run.sectors > sectors - at) std::abort();
     if (run.offset != 0 && (!run.here || run.offset + run.sectors * 512 > *length)) std::abort();
     at += run.sectors;
   }

@@ -300,4 +300,26 @@ TEST_CASE("no damage to a saved layer's header or table is taken for a layer") {
   CHECK_FALSE(with(48, 8192));               // data elsewhere
 }
 
+TEST_CASE("a sparse file that claims more extents than memory holds is refused, not read") {
+  constexpr std::uint64_t kDisk = std::uint64_t{8} << 40;
+  struct {
+    char magic[8] = {'v', 'm', 'm', 'd', 'l', 'a', 'y', 'r'};
+    std::uint32_t version = 1;
+    std::uint32_t reserved = 0;
+    std::uint64_t disk_size = kDisk;
+    std::uint64_t extents = 0;
+  } header;
+  const auto opened = [&](std::uint64_t extents) {
+    header.extents = extents;
+    UniqueFd fd(::memfd_create("layer", MFD_CLOEXEC));
+    REQUIRE(::ftruncate(fd.get(), static_cast<off_t>(std::uint64_t{32} << 40)) == 0);
+    REQUIRE(write_all_at(fd.get(), std::as_bytes(std::span(&header, 1)), 0, "layer"));
+    const auto layer = FrozenLayer::open(std::move(fd), "layer", kDisk);
+    REQUIRE_FALSE(layer);
+    return layer.error().to_string();
+  };
+  CHECK(opened(kDisk / 512).find("its table is not one") != std::string::npos);  // 400 GiB of them
+  CHECK(opened(kDisk / 512 + 1).find("its table does not fit it") != std::string::npos);
+}
+
 }  // namespace vmmd::devices

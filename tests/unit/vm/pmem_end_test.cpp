@@ -111,6 +111,29 @@ TEST_CASE("pmem: discarded writes come back from a snapshot's file, those of the
   CHECK(files.on_disk() == "what");
 }
 
+TEST_CASE("pmem: pages come back where the list of them is read in several pieces") {
+  constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+  Files files;
+  std::filesystem::resize_file(files.path, 4 * kGiB);
+  files.config.pmem[0].size = 4 * kGiB;
+  files.config.pmem[0].discard_writes = true;
+  const std::uint64_t places[] = {0, 2 * kGiB - 4096, 2 * kGiB, 4 * kGiB - 4096};
+  vm::SnapshotFiles saved;
+  {
+    const auto end = files.open();
+    REQUIRE(end);
+    for (std::size_t i = 0; i < 4; ++i)
+      (*end)->memory()[0].host[places[i]] = std::byte{static_cast<unsigned char>(0x41 + i)};
+    UniqueFd file(::memfd_create("pages", MFD_CLOEXEC));
+    REQUIRE((*end)->save_file(file.get()));
+    saved["pmem-p.bin"] = std::move(file);
+  }
+  const auto restored = vm::PmemEnd::open(files.config, 0, &saved);
+  REQUIRE(restored);
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK((*restored)->memory()[0].host[places[i]] == std::byte{static_cast<unsigned char>(0x41 + i)});
+}
+
 TEST_CASE("pmem: a snapshot's file that is damaged, or another's, is refused") {
   Files files;
   files.discard_writes();
