@@ -89,6 +89,11 @@ Result<std::unique_ptr<RawFile>> RawFile::open(const std::string& path, const Op
 
 Result<std::unique_ptr<RawFile>> RawFile::adopt(UniqueFd fd, const std::string& name,
                                                 const Options& options) {
+  // Opened so that a FIFO holds nobody up. Kernels before 6.4 take it for "do not wait" with every request of
+  // a block device, which those that cannot promise that (dm-crypt) answer with EAGAIN each time.
+  const int flags = ::fcntl(fd.get(), F_GETFL);
+  if (flags < 0 || ((flags & O_NONBLOCK) != 0 && ::fcntl(fd.get(), F_SETFL, flags & ~O_NONBLOCK) != 0))
+    return fail_errno(ErrorCode::Internal, errno, "cannot set the flags of {}", name);
   std::unique_ptr<RawFile> disk(new RawFile(name, std::move(fd), options));
   if (options.direct) {
     VMMD_ASSIGN(disk->bounce_, Bounce::create(disk->fd_.get(), name));
@@ -141,7 +146,7 @@ void RawFile::prepare(DiskRequest& request) {
   const std::uint64_t at = request.offset + request.progress;
   switch (request.op) {
     case DiskOp::Read:
-      ::io_uring_prep_readv(sqe, fd_.get(), buffers, count, at);
+      ::io_uring_prep_readv2(sqe, fd_.get(), buffers, count, at, options_.nowait ? RWF_NOWAIT : 0);
       break;
     case DiskOp::Write:
       ::io_uring_prep_writev2(sqe, fd_.get(), buffers, count, at, request.sync ? RWF_DSYNC : 0);
@@ -262,7 +267,12 @@ void RawFile::reap() {
     const int result = cqe->res;
     ::io_uring_cqe_seen(&ring_->ring, cqe);
     --in_flight_;
-    complete(*request, result);
+    // The kernel will not wait for this one: a system call does. Asking the ring again could go on for ever.
+    if (result == -EAGAIN) {
+      bounced_.push_back(request);
+    } else {
+      complete(*request, result);
+    }
   }
   kick();
   if (batch_done_) batch_done_();
@@ -276,7 +286,7 @@ void RawFile::complete(DiskRequest& request, int result) {
       waiting_.push_back(&request);
       return;
     }
-  } else if (transfer && (result == -EINTR || result == -EAGAIN)) {
+  } else if (transfer && result == -EINTR) {
     waiting_.push_back(&request);
     return;
   } else if (request.op == DiskOp::WriteZeroes && !request.unmap && result == -EOPNOTSUPP) {

@@ -18,6 +18,7 @@ class RawFile final : public Disk {
     bool readonly = false;
     bool direct = false;       // past the host's page cache
     bool use_io_uring = true;  // false: for tests of the other way
+    bool nowait = false;       // for tests: io_uring's reads, as kernels before 6.4 asked with O_NONBLOCK
   };
   /// Opens and locks: shared if read-only, else exclusive (open file description locks over the whole file),
   /// so that no two VMs write one image. Conflict, with the path, when somebody holds it.
@@ -63,7 +64,7 @@ class RawFile final : public Disk {
   std::optional<Bounce> bounce_;       // of direct I/O
   std::unique_ptr<Ring> ring_;         // nullptr: without io_uring
   std::vector<DiskRequest*> waiting_;  // not yet given to the kernel
-  std::vector<DiskRequest*> bounced_;  // beside a ring, to be served by system calls
+  std::vector<DiskRequest*> bounced_;  // beside a ring (direct I/O, EAGAIN), to be served by system calls
   std::vector<DiskRequest*> queued_;   // in the ring, where the kernel has not taken them yet
   std::size_t in_flight_ = 0;          // taken by the kernel
   std::vector<DiskRequest*> serving_;  // serve_waiting()'s, to keep its room

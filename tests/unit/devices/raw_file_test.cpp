@@ -1,5 +1,10 @@
 #include "devices/storage/raw_file.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
 #include <fstream>
 #include <string>
 
@@ -75,6 +80,42 @@ TEST_CASE("direct I/O takes a guest's buffers wherever they are") {
     const std::string content{std::istreambuf_iterator<char>(back), {}};
     CHECK(content == model);
   }
+}
+
+TEST_CASE("an image is not asked to answer without waiting") {
+  const testing::TempDir dir;
+  std::ofstream(dir / "image") << std::string(4096, 'x');
+  const auto disk = RawFile::open(dir / "image", {});
+  REQUIRE(disk);
+  CHECK((::fcntl((*disk)->fd(), F_GETFL) & O_NONBLOCK) == 0);
+}
+
+TEST_CASE("a request that the ring will not wait for is served by a system call, once") {
+  // A pipe without data is what answers EAGAIN for ever; to a system call it says that it does not seek.
+  std::array<int, 2> ends{};
+  REQUIRE(::pipe2(ends.data(), O_CLOEXEC) == 0);
+  const UniqueFd writer(ends[1]);
+  testing::FakeEventLoop loop;
+  auto disk = RawFile::adopt(UniqueFd(ends[0]), "pipe", {.nowait = true});
+  REQUIRE(disk);
+  if (!(*disk)->uses_io_uring()) {
+    MESSAGE("NOT TESTED: no io_uring");
+    return;
+  }
+  REQUIRE((*disk)->start(loop, nullptr));
+  std::array<char, 512> bytes{};
+  Waiting request;
+  request.op = DiskOp::Read;
+  request.length = bytes.size();
+  request.buffers = {{bytes.data(), bytes.size()}};
+  request.done = [](DiskRequest& done) { static_cast<Waiting&>(done).finished = true; };
+  (*disk)->submit(request);
+  (*disk)->kick();
+  unsigned turns = 0;
+  REQUIRE(loop.run_until([&] { return request.finished || ++turns > 100; }));
+  CHECK(request.finished);
+  CHECK(request.error == ESPIPE);
+  (*disk)->stop();
 }
 
 }  // namespace vmmd::devices
