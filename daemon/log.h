@@ -35,5 +35,9 @@ template <class... Args>
 void log_info(fmt::format_string<Args...> format, Args&&... args) {
   log(LogLevel::Info, format, std::forward<Args>(args)...);
 }
+template <class... Args>
+void log_debug(fmt::format_string<Args...> format, Args&&... args) {
+  log(LogLevel::Debug, format, std::forward<Args>(args)...);
+}
 
 }  // namespace vmmd

@@ -17,6 +17,7 @@
 #include "api/server.h"
 #include "api/socket.h"
 #include "base/version.h"
+#include "daemon/control/announce.h"
 #include "daemon/control/service.h"
 #include "daemon/log.h"
 #include "daemon/options.h"
@@ -55,12 +56,10 @@ void wait_for_exit(const sigset_t& signals) {
 }
 
 /// --kernel, --restore: what the API could also be asked for, asked first. A failure ends the daemon.
-void start_first_vm(DaemonOptions& options, control::DaemonService& service, std::atomic<bool>& failed,
-                    const std::function<void()>& request_exit) {
-  const auto give_up = [&failed, request_exit] {  // the service has logged why
+void start_first_vm(DaemonOptions& options, control::DaemonService& service) {
+  const auto give_up = [&service] {  // the service has logged why
     log_error("the VM of the command line cannot start: vmmd ends");
-    failed = true;
-    request_exit();
+    service.exit(/*failed=*/true);
   };
   if (options.vm) {
     service.create(std::move(*options.vm), [give_up, &service](const Status& created) {
@@ -115,25 +114,29 @@ int run(DaemonOptions options) {
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-    const auto request_exit = [] { ::kill(::getpid(), kExitSignal); };
-    // Nobody could reach the daemon any more, or see why the guest is gone.
-    const auto on_crash = [&failed, request_exit] {
-      failed = true;
-      request_exit();
+    const auto request_exit = [&failed](bool because_it_failed) {
+      failed = because_it_failed;
+      ::kill(::getpid(), kExitSignal);
     };
+    // After a crash nobody could reach the daemon any more, or see why the guest is gone.
     control::DaemonService service(
-        events, {.no_shutdown = options.no_shutdown, .request_exit = request_exit, .on_crash = on_crash});
+        events, {.no_shutdown = options.no_shutdown, .exit_on_crash = true, .request_exit = request_exit});
     service.start();
-    start_first_vm(options, service, failed, request_exit);
+    control::announce(events, "vmm", "starting");
+    start_first_vm(options, service);
     wait_for_exit(signals);
+    service.shut_down();
     return failed ? 1 : 0;
   }
 
   api::ApiSocket socket;  // goes last: who sees its name vanish finds the VM gone
   ServerStopper stopper;
-  const auto request_exit = [&stopper] { stopper.stop(); };
+  const auto request_exit = [&stopper, &failed](bool because_it_failed) {
+    failed = because_it_failed;
+    stopper.stop();
+  };
   control::DaemonService service(
-      events, {.no_shutdown = options.no_shutdown, .request_exit = request_exit, .on_crash = {}});
+      events, {.no_shutdown = options.no_shutdown, .exit_on_crash = false, .request_exit = request_exit});
   // A VM of the command line does not wait: KVM is opened for it while the socket is made. Otherwise the
   // socket comes first, because the two hinder each other.
   const bool at_once = options.vm || options.restore;
@@ -151,8 +154,8 @@ int run(DaemonOptions options) {
     return fail_start(watched.error());
   }
   if (!at_once) service.start();
-  events.publish("vmm", "starting");
-  start_first_vm(options, service, failed, request_exit);
+  control::announce(events, "vmm", "starting");
+  start_first_vm(options, service);
   (*server)->run();
   stopper.set(nullptr);
   return failed ? 1 : 0;

@@ -3,6 +3,7 @@
 
 - Every relative link in a *.md leads to a file, and its #anchor to a heading there.
 - Every option and command of vmmd and vmm-remote that a document names is in their --help.
+- The user guide's table of events has every event that the daemon publishes, and no other.
 - docs/api.md has every endpoint of api/openapi.yaml, and its examples are exchanges that the specification allows.
 """
 import json
@@ -96,6 +97,21 @@ def wrong_commands(name, text, daemon, remote):
             yield from (f"{name}: {what} has no {option}: {line.strip()}" for option in options if option not in known)
 
 
+def wrong_events(text):
+    """Both are (source, event)."""
+    published = set()
+    for path in (ROOT / "daemon").rglob("*.cpp"):
+        published |= set(re.findall(r'(?:publish\(|announce\(\w+, )\s*"(\w+)",\s*"([\w-]+)"', path.read_text()))
+    table = text.partition("| source | events |\n|---|---|\n")[2].split("\n\n")[0]
+    told = set()
+    for row in table.splitlines():
+        source, events = row.strip("| ").split(" | ", 1)
+        # What stands in brackets are an event's properties.
+        told |= {(source.strip("`"), event) for event in re.findall(r"`([\w-]+)`", re.sub(r"\([^)]*\)", "", events))}
+    yield from (f"docs/user-guide.md: the table of events lacks {event} of {source}" for source, event in published - told)
+    yield from (f"docs/user-guide.md: nothing publishes {event} of {source}" for source, event in told - published)
+
+
 def wrong_examples(text):
     examples = EXAMPLE.findall(text)
     for verb, path, request, status, answer in examples:
@@ -120,6 +136,7 @@ def main():
     for name, text in texts.items():
         wrong += wrong_links(name, text)
         wrong += wrong_commands(name, text, daemon, remote)
+    wrong += wrong_events(texts[pathlib.Path("docs/user-guide.md")])
     wrong += wrong_examples((ROOT / "docs" / "api.md").read_text())
     print("\n".join(wrong) or f"{len(texts)} documents agree with the programs and the specification")
     return 1 if wrong else 0

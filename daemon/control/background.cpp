@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "daemon/control/announce.h"
 #include "daemon/log.h"
 #include "daemon/snapshot/format/reseal.h"
 
@@ -35,18 +36,18 @@ void Background::record_digests(std::shared_ptr<snapshot::Job> job, snapshot::Op
     const std::string id = job->id();
     job.reset();
     if (recorded && *recorded) {
-      events_.publish("vm", "digests-recorded",
-                      {{"job", id}, {"id", shared->manifest.snapshot_id()}, {"path", shared->path.native()}});
+      announce(events_, "vm", "digests-recorded",
+               {{"job", id}, {"id", shared->manifest.snapshot_id()}, {"path", shared->path.native()}});
       return;
     }
     const std::string why = recorded ? id + " was cancelled" : recorded.error().to_string();
     log_warning("no digests of memory for {}, which is complete without them: {}", shared->path.native(),
                 why);
-    events_.publish("vm", "digests-not-recorded",
-                    {{"job", id},
-                     {"id", shared->manifest.snapshot_id()},
-                     {"path", shared->path.native()},
-                     {"error", why}});
+    announce(events_, "vm", "digests-not-recorded",
+             {{"job", id},
+              {"id", shared->manifest.snapshot_id()},
+              {"path", shared->path.native()},
+              {"error", why}});
   });
 }
 

@@ -1,18 +1,27 @@
 #include "daemon/control/service.h"
 
+#include <chrono>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "api/validate.h"
+#include "daemon/control/announce.h"
 #include "daemon/log.h"
 
 namespace vmmd::control {
 
+namespace {
+
+/// More are a mistake of the client's, or an attack: each holds its request's memory.
+constexpr unsigned kMostWaiting = 32;
+
+}  // namespace
+
 DaemonService::DaemonService(api::EventBus& events, VmControl::Options options)
-    : request_exit_(options.request_exit),
-      control_(events, board_, queue_, std::move(options)),
-      events_(events) {}
+    : events_(events),
+      request_exit_(std::exchange(options.request_exit, [this](bool failed) { exit(failed); })),
+      control_(events, board_, queue_, std::move(options)) {}
 
 DaemonService::~DaemonService() {
   board_.cancel_all_jobs();
@@ -25,27 +34,46 @@ void DaemonService::start() {
   queue_.start();
 }
 
+template <class T>
+void DaemonService::ask(std::string_view name, api::Done<T> done, std::function<Result<T>()> run) {
+  if (waiting_.fetch_add(1) >= kMostWaiting) {
+    waiting_.fetch_sub(1);
+    done(fail(ErrorCode::TooMany, "{} commands wait already: ask again when some have been answered",
+              kMostWaiting));
+    return;
+  }
+  queue_.post([this, name, done = std::move(done), run = std::move(run)] {
+    const auto begin = std::chrono::steady_clock::now();
+    Result<T> result = run();
+    const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - begin;
+    if (result) {
+      log_debug("{}: done in {:.2f} ms", name, time.count());
+    } else {
+      log_warning("{}: {}", name, result.error().to_string());
+    }
+    waiting_.fetch_sub(1);
+    done(std::move(result));
+  });
+}
+
 void DaemonService::create(api::VmConfig config, api::Done<void> done) {
   // Shared: std::function wants copies, and a configuration may be large.
   auto shared = std::make_shared<api::VmConfig>(std::move(config));
-  queue_.post([this, shared, done = std::move(done)] {
-    Status status = api::validate(*shared);
-    if (status) status = control_.create(std::move(*shared));
-    if (!status) log_warning("vm.create: {}", status.error().to_string());
-    done(std::move(status));
+  ask<void>("vm.create", std::move(done), [this, shared]() -> Status {
+    VMMD_TRY(api::validate(*shared));
+    return control_.create(std::move(*shared));
   });
 }
 
 void DaemonService::command(api::Command command, api::Done<void> done) {
-  queue_.post([this, command, done = std::move(done)] {
-    Status status = run(command);
-    if (!status) log_warning("{}: {}", api::to_string(command), status.error().to_string());
-    done(std::move(status));
-    if (command == api::Command::VmmShutdown) {
-      events_.publish("vmm", "shutdown");
-      request_exit_();
-    }
-  });
+  if (command == api::Command::VmmShutdown) {
+    done = [this, done = std::move(done)](Status status) {
+      const bool ended = status.has_value();
+      done(std::move(status));
+      if (ended) exit(/*failed=*/false);
+    };
+  }
+  ask<void>(api::to_string(command), std::move(done), [this, command] { return run(command); });
 }
 
 Status DaemonService::run(api::Command command) {
@@ -81,29 +109,22 @@ std::shared_ptr<snapshot::Job> DaemonService::new_job(const std::string& kind) {
 std::string DaemonService::snapshot(api::SnapshotRequest request, api::Done<api::SnapshotResult> done) {
   auto job = new_job("snapshot");
   std::string id = job->id();
-  queue_.post([this, job = std::move(job), request = std::move(request), done = std::move(done)]() mutable {
-    auto result = control_.snapshot(request, std::move(job));
-    if (!result) log_warning("vm.snapshot: {}", result.error().to_string());
-    done(std::move(result));
-  });
+  ask<api::SnapshotResult>("vm.snapshot", std::move(done),
+                           [this, job = std::move(job), request = std::move(request)]() mutable {
+                             return control_.snapshot(request, std::move(job));
+                           });
   return id;
 }
 
 void DaemonService::resize(api::ResizeRequest request, api::Done<void> done) {
-  queue_.post([this, request, done = std::move(done)] {
-    Status status = control_.resize(request);
-    if (!status) log_warning("vm.resize: {}", status.error().to_string());
-    done(std::move(status));
-  });
+  ask<void>("vm.resize", std::move(done), [this, request] { return control_.resize(request); });
 }
 
 void DaemonService::restore(api::RestoreRequest request, api::Done<void> done) {
-  queue_.post(
-      [this, job = new_job("restore"), request = std::move(request), done = std::move(done)]() mutable {
-        auto result = control_.restore(request, std::move(job));
-        if (!result) log_warning("vm.restore: {}", result.error().to_string());
-        done(std::move(result));
-      });
+  ask<void>("vm.restore", std::move(done),
+            [this, job = new_job("restore"), request = std::move(request)]() mutable {
+              return control_.restore(request, std::move(job));
+            });
 }
 
 void DaemonService::cancel(std::string job_id, api::Done<void> done) {
@@ -115,7 +136,16 @@ void DaemonService::cancel(std::string job_id, api::Done<void> done) {
 
 void DaemonService::shut_down() {
   board_.cancel_all_jobs();
-  command(api::Command::VmmShutdown, [](const Status&) {});
+  queue_.post([this] {  // however many commands wait
+    static_cast<void>(control_.remove());
+    exit(/*failed=*/false);
+  });
+}
+
+void DaemonService::exit(bool failed) {
+  if (exiting_.exchange(true)) return;
+  announce(events_, "vmm", "shutdown");
+  request_exit_(failed);
 }
 
 }  // namespace vmmd::control

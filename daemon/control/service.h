@@ -3,6 +3,7 @@
 #include <atomic>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "api/events.h"
 #include "api/service.h"
@@ -31,19 +32,26 @@ class DaemonService final : public api::Service {
   void restore(api::RestoreRequest request, api::Done<void> done) override;
   void cancel(std::string job_id, api::Done<void> done) override;
 
-  /// Orderly end: cancels jobs, deletes the VM, then asks to exit.
+  /// Orderly end: cancels jobs, deletes the VM, then exits.
   void shut_down();
+  /// The end of the daemon, said to whoever listens; once. On any thread.
+  void exit(bool failed);
 
  private:
+  /// Queues a user's command for the VM thread, unless too many wait already. Logs what became of it.
+  template <class T>
+  void ask(std::string_view name, api::Done<T> done, std::function<Result<T>()> run);
   Status run(api::Command command);
   std::shared_ptr<snapshot::Job> new_job(const std::string& kind);
 
   StatusBoard board_;
-  std::function<void()> request_exit_;
+  api::EventBus& events_;
+  std::function<void(bool failed)> request_exit_;
+  std::atomic<bool> exiting_ = false;
   std::atomic<unsigned> next_job_ = 1;
+  std::atomic<unsigned> waiting_ = 0;  // commands, the one that runs included
   CommandQueue queue_;
   VmControl control_;
-  api::EventBus& events_;
 };
 
 }  // namespace vmmd::control

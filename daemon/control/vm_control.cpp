@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "api/options.h"
+#include "daemon/control/announce.h"
 #include "daemon/log.h"
 #include "daemon/memory/layout.h"
 #include "daemon/snapshot/capture.h"
@@ -104,16 +105,16 @@ Status VmControl::create(api::VmConfig config) {
   VMMD_ASSIGN(host_, vm::HostSide::open(config, vm::HostSide::Life::New));
   config_ = std::move(config);
   publish(VmState::Created);
-  events_.publish("vm", "created");
+  announce(events_, "vm", "created");
   return {};
 }
 
 Status VmControl::boot() {
   VMMD_TRY(vm::check_action(Action::Boot, state_));
-  events_.publish("vm", "booting");
+  announce(events_, "vm", "booting");
   VMMD_TRY(start_machine());
   publish(VmState::Running);
-  events_.publish("vm", "booted");
+  announce(events_, "vm", "booted");
   return {};
 }
 
@@ -140,7 +141,6 @@ Status VmControl::start_machine() {
 
 void VmControl::drop_machine() {
   end_memory_check();
-  memory_watch_.reset();
   board_.set_machine(nullptr);
   ++generation_;
   if (machine_) {
@@ -151,11 +151,14 @@ void VmControl::drop_machine() {
         std::unique_ptr<vm::HostSide> host;
         std::unique_ptr<GuestSignals> signals;
         std::unique_ptr<vm::Machine> machine;
+        std::unique_ptr<MemoryWatch> memory_watch;
       };
       static auto& abandoned = *new std::vector<Abandoned>;
-      abandoned.push_back({std::move(host_), std::move(signals_), std::move(machine_)});
+      abandoned.push_back(
+          {std::move(host_), std::move(signals_), std::move(machine_), std::move(memory_watch_)});
     }
   }
+  memory_watch_.reset();  // waits for the device thread, which no device holds up any more
   machine_.reset();
   signals_.reset();
 }
@@ -169,19 +172,19 @@ void VmControl::forget_vm() {
 
 Status VmControl::pause() {
   VMMD_TRY(vm::check_action(Action::Pause, state_));
-  events_.publish("vm", "pausing");
+  announce(events_, "vm", "pausing");
   VMMD_TRY(machine_->pause());
   publish(VmState::Paused);
-  events_.publish("vm", "paused");
+  announce(events_, "vm", "paused");
   return {};
 }
 
 Status VmControl::resume() {
   VMMD_TRY(vm::check_action(Action::Resume, state_));
-  events_.publish("vm", "resuming");
+  announce(events_, "vm", "resuming");
   VMMD_TRY(machine_->resume());
   publish(VmState::Running);
-  events_.publish("vm", "resumed");
+  announce(events_, "vm", "resumed");
   return {};
 }
 
@@ -189,13 +192,13 @@ Status VmControl::shutdown() {
   VMMD_TRY(vm::check_action(Action::Shutdown, state_));
   drop_machine();
   publish(VmState::Shutdown);
-  events_.publish("vm", "shutdown");
+  announce(events_, "vm", "shutdown");
   return {};
 }
 
 Status VmControl::reboot() {
   VMMD_TRY(vm::check_action(Action::Reboot, state_));
-  events_.publish("vm", "rebooting");
+  announce(events_, "vm", "rebooting");
   // RAM's file became a snapshot's memory.bin (mode link): it stays that, and the name gets a new file.
   if (config_.memory.file && machine_->ram().backing() == memory::Backing::PrivateFile) {
     ::unlink(config_.memory.file->c_str());
@@ -204,11 +207,11 @@ Status VmControl::reboot() {
   if (auto started = start_machine(); !started) {
     // The old machine is gone: say so, rather than pretend.
     publish(VmState::Shutdown);
-    events_.publish("vm", "shutdown");
+    announce(events_, "vm", "shutdown");
     return wrap(std::move(started).error(), "the VM was shut down but could not be booted again");
   }
   publish(VmState::Running);
-  events_.publish("vm", "rebooted");
+  announce(events_, "vm", "rebooted");
   return {};
 }
 
@@ -216,20 +219,22 @@ Status VmControl::remove() {
   VMMD_TRY(vm::check_action(Action::Delete, state_));
   if (!state_) return {};
   forget_vm();
-  events_.publish("vm", "deleted");
+  announce(events_, "vm", "deleted");
   return {};
 }
 
 Status VmControl::power_button() {
   VMMD_TRY(vm::check_action(Action::PowerButton, state_));
   machine_->power_button();
-  events_.publish("vm", "power-button");
+  announce(events_, "vm", "power-button");
   return {};
 }
 
 Status VmControl::nmi() {
   VMMD_TRY(vm::check_action(Action::Nmi, state_));
-  return machine_->inject_nmi();
+  VMMD_TRY(machine_->inject_nmi());
+  announce(events_, "vm", "nmi");
+  return {};
 }
 
 Status VmControl::resize(const api::ResizeRequest& request) {
@@ -245,7 +250,7 @@ Status VmControl::resize(const api::ResizeRequest& request) {
   if (machine_) VMMD_TRY(machine_->resize_balloon(bytes));
   config_.balloon->size = bytes;
   publish(state_);
-  events_.publish("vm", "resized", {{"balloon", std::to_string(bytes)}});
+  announce(events_, "vm", "resized", {{"balloon", std::to_string(bytes)}});
   return {};
 }
 
@@ -260,13 +265,13 @@ Result<api::SnapshotResult> VmControl::snapshot(const api::SnapshotRequest& requ
     VMMD_TRY(pause());
   }
   report_progress(*job);
-  events_.publish("vm", "snapshotting", {{"job", job->id()}, {"destination", request.destination_url}});
+  announce(events_, "vm", "snapshotting", {{"job", job->id()}, {"destination", request.destination_url}});
   auto result = snapshot::take_snapshot(*machine_, config_, request, *job, sync_);
   if (result) {
-    events_.publish("vm", "snapshotted",
-                    {{"job", job->id()}, {"id", result->snapshot_id}, {"mode", result->mode}});
+    announce(events_, "vm", "snapshotted",
+             {{"job", job->id()}, {"id", result->snapshot_id}, {"mode", result->mode}});
   } else {
-    events_.publish("vm", "snapshot-failed", {{"job", job->id()}, {"error", result.error().to_string()}});
+    announce(events_, "vm", "snapshot-failed", {{"job", job->id()}, {"error", result.error().to_string()}});
   }
   // A failure gives the state back that was found; success the one that was asked for.
   if (result ? request.resume : was_running) {
@@ -298,8 +303,8 @@ void VmControl::record_digests(std::shared_ptr<snapshot::Job> job, const std::st
   auto opened = path ? snapshot::open_snapshot(*path) : tl::make_unexpected(std::move(path).error());
   if (opened) return background_.record_digests(std::move(job), std::move(*opened));
   log_warning("no digests of memory for {}: {}", destination_url, opened.error().to_string());
-  events_.publish("vm", "digests-not-recorded",
-                  {{"job", job->id()}, {"path", destination_url}, {"error", opened.error().to_string()}});
+  announce(events_, "vm", "digests-not-recorded",
+           {{"job", job->id()}, {"path", destination_url}, {"error", opened.error().to_string()}});
 }
 
 void VmControl::report_progress(snapshot::Job& job) {
@@ -317,23 +322,23 @@ void VmControl::report_progress(snapshot::Job& job) {
 Status VmControl::restore(const api::RestoreRequest& request, std::shared_ptr<snapshot::Job> job) {
   VMMD_TRY(vm::check_action(Action::Restore, state_));
   report_progress(*job);
-  events_.publish("vm", "restoring", {{"job", job->id()}, {"source", request.source_url}});
+  announce(events_, "vm", "restoring", {{"job", job->id()}, {"source", request.source_url}});
   auto loaded = load_snapshot(request, *job);
   if (!loaded) {
     forget_vm();
-    events_.publish("vm", "restore-failed", {{"error", loaded.error().to_string()}});
+    announce(events_, "vm", "restore-failed", {{"error", loaded.error().to_string()}});
     return tl::make_unexpected(std::move(loaded).error());
   }
   const bool checks_behind = request.verify == api::RestoreRequest::Verify::Lazy &&
                              request.memory_mode == api::RestoreRequest::MemoryMode::Cow;
   if (checks_behind) memory_check_.emplace();
   publish(VmState::Paused);
-  events_.publish("vm", "restored");
+  announce(events_, "vm", "restored");
   if (request.resume) {
     if (auto resumed = resume(); !resumed) {
       // One command, one outcome: no paused VM that nobody asked for.
       forget_vm();
-      events_.publish("vm", "restore-failed", {{"error", resumed.error().to_string()}});
+      announce(events_, "vm", "restore-failed", {{"error", resumed.error().to_string()}});
       return wrap(std::move(resumed).error(), "the VM was restored but could not be resumed");
     }
   }
@@ -367,13 +372,13 @@ void VmControl::on_memory_checked(std::uint64_t generation, const Result<snapsho
     memory_check_->state = State::Failed;
     publish(state_);
     log_error("the memory of the snapshot could not be verified: {}", report.error().to_string());
-    events_.publish("vm", "restore-not-verified", {{"error", report.error().to_string()}});
+    announce(events_, "vm", "restore-not-verified", {{"error", report.error().to_string()}});
     return;
   }
   if (report->damaged.empty()) {
     memory_check_->state = State::Intact;
     publish(state_);
-    events_.publish("vm", "restore-verified", {{"bytes", std::to_string(report->bytes_total)}});
+    announce(events_, "vm", "restore-verified", {{"bytes", std::to_string(report->bytes_total)}});
     return;
   }
   memory_check_->state = State::Damaged;
@@ -392,8 +397,8 @@ void VmControl::on_memory_checked(std::uint64_t generation, const Result<snapsho
   if (state_ == VmState::Running) paused = pause();
   if (!paused) log_error("vm.pause: {}", paused.error().to_string());
   publish(state_);
-  events_.publish("vm", "restore-damaged",
-                  {{"damaged_bytes", std::to_string(memory_check_->damaged_bytes)}, {"ranges", ranges}});
+  announce(events_, "vm", "restore-damaged",
+           {{"damaged_bytes", std::to_string(memory_check_->damaged_bytes)}, {"ranges", ranges}});
 }
 
 Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreRequest& request,
@@ -412,7 +417,7 @@ Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreReques
   VMMD_TRY(snapshot::restore_machine(plan, *machine_, fresh));
   for (const std::string& unit : fresh) {
     log_warning("restore: the snapshot has no unit {}: it starts in its power-on state", unit);
-    events_.publish("vm", "unit-not-in-snapshot", {{"unit", unit}});
+    announce(events_, "vm", "unit-not-in-snapshot", {{"unit", unit}});
   }
   config_ = std::move(plan.config);
   board_.set_machine(machine_.get());
@@ -422,7 +427,7 @@ Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreReques
 
 void VmControl::on_guest_reset(std::uint64_t generation) {
   if (generation != generation_ || !machine_) return;
-  events_.publish("guest", "reset");
+  announce(events_, "guest", "reset");
   const bool was_paused = state_ == VmState::Paused;  // between the guest's request and now
   Status status = reboot();
   if (status && was_paused) status = pause();
@@ -431,9 +436,9 @@ void VmControl::on_guest_reset(std::uint64_t generation) {
 
 void VmControl::on_guest_shutdown(std::uint64_t generation) {
   if (generation != generation_ || !machine_) return;
-  events_.publish("guest", "shutdown");
+  announce(events_, "guest", "shutdown");
   if (auto stopped = shutdown(); !stopped) log_error("shutdown: {}", stopped.error().to_string());
-  if (!options_.no_shutdown) options_.request_exit();
+  if (!options_.no_shutdown) options_.request_exit(/*failed=*/false);
 }
 
 void VmControl::on_vcpu_stopped(std::uint64_t generation, const vm::VcpuStop& stop) {
@@ -459,10 +464,10 @@ void VmControl::on_memory_lost(std::uint64_t generation) {
 void VmControl::crash(api::EventBus::Properties properties, const std::string& message) {
   log_error("{}", message);
   properties.emplace_back("message", message);
-  events_.publish("guest", "crashed", properties);
+  announce(events_, "guest", "crashed", properties);
   // A guest that cannot go on is stopped, not started over: the user shall see why. The daemon stays.
   if (auto stopped = shutdown(); !stopped) log_error("shutdown: {}", stopped.error().to_string());
-  if (options_.on_crash) options_.on_crash();
+  if (options_.exit_on_crash) options_.request_exit(/*failed=*/true);
 }
 
 }  // namespace vmmd::control

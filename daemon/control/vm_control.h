@@ -30,9 +30,9 @@ namespace vmmd::control {
 class VmControl {
  public:
   struct Options {
-    bool no_shutdown = false;            // keep the daemon when the guest powers off
-    std::function<void()> request_exit;  // ends the daemon; called on the VM thread
-    std::function<void()> on_crash;      // the guest crashed; empty: nothing but the event. On the VM thread
+    bool no_shutdown = false;                       // keep the daemon when the guest powers off
+    bool exit_on_crash = false;                     // a guest that crashed leaves nobody anything to do
+    std::function<void(bool failed)> request_exit;  // ends the daemon; called on the VM thread
   };
   VmControl(api::EventBus& events, StatusBoard& board, CommandQueue& queue, Options options);
   ~VmControl();

@@ -97,6 +97,17 @@ def test_without_an_api_a_crash_of_the_guest_ends_it(tmp_path):
     assert result.returncode == 1 and "triple fault" in result.stderr
 
 
+def test_without_an_api_the_log_tells_what_happens(tmp_path):
+    """-v: events; -vv: what became of each command, too."""
+    for verbosity, told in (((), False), (("-v",), False), (("-v", "-v"), True)):
+        result = run(*verbosity, "--kernel", bare("poweroff"), "--memory", "size=64M", "--serial", "null")
+        assert result.returncode == 0, result.stderr
+        events = [line for line in ("vmm: starting", "vm: booted", "guest: shutdown", "vmm: shutdown")
+                  if line in result.stderr]
+        assert len(events) == (4 if verbosity else 0), result.stderr
+        assert ("vm.boot: done in" in result.stderr) == told, result.stderr
+
+
 def test_the_socket_is_private_and_goes_with_the_daemon(spawn, tmp_path):
     path = tmp_path / "api.sock"
     process = spawn("--api-socket", path).process

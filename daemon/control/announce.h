@@ -1,0 +1,13 @@
+#pragma once
+
+#include <string_view>
+
+#include "api/events.h"
+
+namespace vmmd::control {
+
+/// Publishes an event, and writes it to the log for `vmmd -v`.
+void announce(api::EventBus& events, std::string_view source, std::string_view event,
+              const api::EventBus::Properties& properties = {});
+
+}  // namespace vmmd::control
