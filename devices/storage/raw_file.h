@@ -36,6 +36,7 @@ class RawFile final : public Disk {
   [[nodiscard]] bool holds_up_loop() const override { return ring_ == nullptr || bounce_.has_value(); }
   void submit(DiskRequest& request) override;
   void kick() override;
+  void reap() override;
   Status start(EventLoop& loop, std::function<void()> batch_done) override;
   void stop() override;
 
@@ -50,7 +51,6 @@ class RawFile final : public Disk {
   void prepare(DiskRequest& request);
   void submit_ring();
   void give_up_ring();
-  void reap();
   [[nodiscard]] bool must_bounce(DiskRequest& request) const;
   void serve_soon();
   void serve_waiting();

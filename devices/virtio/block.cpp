@@ -39,6 +39,8 @@ constexpr std::uint32_t kUnmap = 1;                   // flag of a range
 constexpr std::uint32_t kMaxRangeSectors = 1U << 22;  // 2 GiB
 constexpr std::size_t kMaxRanges = 16;
 constexpr unsigned kQuietRequests = 1024;
+/// Requests that are given to the disk together. More would save little, and a polling driver would wait.
+constexpr std::size_t kPart = 16;
 
 struct Header {
   std::uint32_t type;
@@ -95,8 +97,7 @@ VirtioBlock::VirtioBlock(Config config, Disk& disk, std::uint64_t size, EventLoo
                for (unsigned i = 0; i < queues_.size(); ++i) {
                  if (queues_[i].throttled) run_queue(i);
                }
-               disk_.kick();
-               flush_queues();
+               end_turn();
              }),
       queues_(config_.queues) {
   state_.sectors = size / kSector;
@@ -165,7 +166,7 @@ std::uint64_t VirtioBlock::read_config(std::uint64_t offset, unsigned width) {
 void VirtioBlock::start(const VirtioRun& run) {
   run_ = run;
   running_ = true;
-  for (QueueState& queue : queues_) queue.stopping = queue.throttled = false;
+  for (QueueState& queue : queues_) queue.stopping = queue.throttled = queue.starved = false;
   if (auto started = disk_.start(loop_, [this] { batch_done(); }); !started) {
     running_ = false;
     events_.backend_failed(unit_name_, started.error().to_string());
@@ -174,8 +175,7 @@ void VirtioBlock::start(const VirtioRun& run) {
   }
   refresh_size();  // the image may have grown while the VM stood still
   for (unsigned i = 0; i < queues_.size(); ++i) run_queue(i);
-  disk_.kick();
-  flush_queues();
+  end_turn();
 }
 
 void VirtioBlock::stop(std::function<void()> stopped) {
@@ -191,7 +191,8 @@ void VirtioBlock::stop_queue(unsigned index, std::function<void()> stopped) {
 }
 
 void VirtioBlock::start_queue(unsigned index) {
-  queues_[index].stopping = queues_[index].throttled = false;
+  QueueState& queue = queues_[index];
+  queue.stopping = queue.throttled = queue.starved = false;
   notify(index);
 }
 
@@ -208,8 +209,7 @@ void VirtioBlock::check_stopped(unsigned index) {
 
 void VirtioBlock::notify(unsigned index) {
   run_queue(index);
-  disk_.kick();
-  flush_queues();
+  end_turn();
 }
 
 void VirtioBlock::run_queue(unsigned index) {
@@ -217,7 +217,8 @@ void VirtioBlock::run_queue(unsigned index) {
   QueueState& mine = queues_[index];
   Queue& queue = run_.queues[index];
   if (mine.stopping || !queue.running()) return;
-  mine.throttled = false;
+  mine.throttled = mine.starved = false;
+  std::size_t taken = 0;
   queue.disable_notifications();
   // What is answered at once makes room for more: bounded, so that a guest cannot keep the loop.
   std::size_t budget = mine.slots.size();
@@ -230,7 +231,10 @@ void VirtioBlock::run_queue(unsigned index) {
       Slot& slot = *mine.free.back();
       if (!queue.pop(slot.chain)) break;
       mine.free.pop_back();
-      if (take(index, slot)) continue;
+      if (take(index, slot)) {
+        if (++taken % kPart == 0) serve_part(queue);
+        continue;
+      }
       queue.undo_pop();
       mine.free.push_back(&slot);
       mine.throttled = true;
@@ -241,8 +245,30 @@ void VirtioBlock::run_queue(unsigned index) {
       run_.transport->needs_reset(queue.broken());
       return;
     }
-    if (mine.free.empty()) return;  // finish() comes back
+    serve_part(queue);
+    if (mine.free.empty()) {
+      mine.starved = true;  // finish() makes room
+      return;
+    }
   } while (queue.enable_notifications());
+}
+
+// What is in the host's page cache is done at once: a driver that polls sees it while we go on.
+void VirtioBlock::serve_part(Queue& queue) {
+  disk_.kick();
+  disk_.reap();
+  queue.publish();
+}
+
+void VirtioBlock::end_turn() {
+  disk_.kick();
+  disk_.reap();
+  flush_queues();
+  for (unsigned i = 0; i < queues_.size(); ++i) {
+    QueueState& queue = queues_[i];
+    if (!queue.free.empty() && std::exchange(queue.starved, false)) go_on_later();
+    check_stopped(i);
+  }
 }
 
 void VirtioBlock::go_on_later() {
@@ -412,9 +438,7 @@ void VirtioBlock::batch_done() {
   for (unsigned i = 0; i < queues_.size(); ++i) {
     if (!queues_[i].throttled) run_queue(i);
   }
-  disk_.kick();
-  flush_queues();
-  for (unsigned i = 0; i < queues_.size(); ++i) check_stopped(i);
+  end_turn();
 }
 
 void VirtioBlock::refresh_size() {

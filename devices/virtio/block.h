@@ -65,6 +65,7 @@ class VirtioBlock final : public VirtioDevice {
     std::vector<Slot*> free;
     bool stopping = false;
     bool throttled = false;
+    bool starved = false;  // run_queue() ended because all slots are in use
     std::function<void()> stopped;
   };
   struct State {
@@ -80,6 +81,8 @@ class VirtioBlock final : public VirtioDevice {
   void answer_serial(Slot& slot);
   void finish(Slot& slot, std::uint8_t status);
   void batch_done();
+  void serve_part(Queue& queue);
+  void end_turn();
   void flush_queues();
   void go_on_later();
   void check_stopped(unsigned index);

@@ -62,5 +62,7 @@ class NetTurn {
 /// Frames that one queue moves before the others on the loop have their turn, and bytes.
 inline constexpr unsigned kNetTurnFrames = 128;
 inline constexpr std::uint64_t kNetTurnBytes = 512 << 10;
+/// Frames after which a driver that polls sees them, so that it goes on while we do.
+inline constexpr unsigned kNetPublishFrames = 8;
 
 }  // namespace vmmd::devices

@@ -132,6 +132,7 @@ void NetReceiver::run() {
         bytes += size;
         deliver(size);
         if (broken_) return;
+        if (frames % kNetPublishFrames == 0) queue_->publish();
         break;
       case NetIo::Dropped:
         ++link_.counters.rx_dropped;

@@ -56,6 +56,7 @@ void NetTransmitter::run() {
       }
       bytes += chain_.readable_size();
       queue_->push(chain_, 0);
+      if (frames % kNetPublishFrames == 0) queue_->publish();
     }
     flush();
   } while (queue_->enable_notifications());

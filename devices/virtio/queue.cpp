@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 namespace vmmd::devices {
 
@@ -127,6 +128,7 @@ Status Queue::start(const GuestMemory& memory, const State& state, bool event_in
   indirect_ = indirect;
   avail_index_ = state.next_avail;
   pushed_ = state.next_used;
+  flushed_ = state.next_used;
   in_flight_ = 0;
   broken_ = nullptr;
   memory_ = &memory;
@@ -231,12 +233,17 @@ void Queue::push(const Chain& chain, std::uint32_t written) {
   --in_flight_;
 }
 
-bool Queue::flush() {
-  if (memory_ == nullptr || pushed_ == state_.next_used) return false;
-  const auto before = state_.next_used;
+void Queue::publish() {
+  if (memory_ == nullptr || pushed_ == state_.next_used) return;
   state_.next_used = pushed_;
   store(used_ + kIndexOffset, pushed_, __ATOMIC_RELEASE);
   mark_ring_dirty(kIndexOffset);
+}
+
+bool Queue::flush() {
+  if (memory_ == nullptr || pushed_ == flushed_) return false;
+  publish();
+  const auto before = std::exchange(flushed_, pushed_);
   // The driver writes its wish, then looks at the index; we the other way round. One of us sees the other's.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (!event_index_) return (load(avail_, __ATOMIC_RELAXED) & kNoInterrupt) == 0;

@@ -76,7 +76,10 @@ class Queue {
   /// Puts a chain into the used ring; `written` bytes of its writable buffers were filled, and are marked
   /// dirty. The driver sees it after flush(). Chains may be used in any order.
   void push(const Chain& chain, std::uint32_t written);
-  /// Publishes what was pushed. True: the driver wants an interrupt for it.
+  /// Lets a driver that looks at the ring of its own accord see what was pushed so far; whether it wants an
+  /// interrupt is the next flush()'s question.
+  void publish();
+  /// Publishes what was pushed. True: the driver wants an interrupt for what came since the last flush().
   [[nodiscard]] bool flush();
 
   /// Asks the driver not to notify while we are looking anyway.
@@ -107,7 +110,8 @@ class Queue {
   bool event_index_ = false;
   bool indirect_ = false;
   std::uint16_t avail_index_ = 0;  // as last read
-  std::uint16_t pushed_ = 0;       // next_used including what is not flushed
+  std::uint16_t pushed_ = 0;       // next_used including what is not published
+  std::uint16_t flushed_ = 0;      // next_used at the last flush()
   unsigned in_flight_ = 0;
   const char* broken_ = nullptr;
 };

@@ -206,6 +206,22 @@ TEST_CASE_FIXTURE(EventRing, "with event index, a batch that passes the event in
   CHECK_FALSE(queue.flush());
 }
 
+TEST_CASE_FIXTURE(EventRing, "what was published early is interrupted for at the flush") {
+  const auto buffer = guest.allocate(8);
+  driver.set_used_event(0);
+  for (unsigned i = 0; i < 2; ++i) {
+    driver.add({{buffer, 8}}, {});
+    REQUIRE(queue.pop(chain));
+    queue.push(chain, 0);
+    CHECK(driver.used_index() == i);
+    queue.publish();
+    CHECK(driver.used_index() == i + 1);
+  }
+  CHECK(queue.state().next_used == 2);
+  CHECK(queue.flush());
+  CHECK_FALSE(queue.flush());
+}
+
 TEST_CASE_FIXTURE(EventRing, "with event index, notifications are asked for at the next entry") {
   const auto buffer = guest.allocate(8);
   driver.add({{buffer, 8}}, {});
