@@ -53,8 +53,8 @@ class Disk {
   virtual void submit(DiskRequest& request) = 0;
   /// Starts what was submitted, in one go. `done` is never called in here either.
   virtual void kick() = 0;
-  /// Calls `done` for what is complete by now, rather than in a later turn of the loop: much of what is in the
-  /// host's page cache is complete when kick() returns. No batch_done follows. Not within a `done`.
+  /// Calls `done` for what is complete by now, rather than in a later turn of the loop: much of what is in
+  /// the host's page cache is complete when kick() returns. No batch_done follows. Not within a `done`.
   virtual void reap() {}
 
   /// Before the first submit(), and after stop(): completions come on `loop`, and after each batch of them

@@ -8,50 +8,21 @@
 
 #include <fmt/format.h>
 
+#include "devices/virtio/block_protocol.h"
+
 namespace vmmd::devices {
+
+using namespace block_protocol;
 
 namespace {
 
-// Features (5.2.3), request types and answers (5.2.6).
-constexpr std::uint64_t kSegMax = 1ULL << 2;
-constexpr std::uint64_t kReadOnly = 1ULL << 5;
-constexpr std::uint64_t kBlkSize = 1ULL << 6;
-constexpr std::uint64_t kFlush = 1ULL << 9;
-constexpr std::uint64_t kTopology = 1ULL << 10;
-constexpr std::uint64_t kMultiQueue = 1ULL << 12;
-constexpr std::uint64_t kDiscard = 1ULL << 13;
-constexpr std::uint64_t kWriteZeroes = 1ULL << 14;
-
-constexpr std::uint32_t kTypeIn = 0;
-constexpr std::uint32_t kTypeOut = 1;
-constexpr std::uint32_t kTypeFlush = 4;
-constexpr std::uint32_t kTypeGetId = 8;
-constexpr std::uint32_t kTypeDiscard = 11;
-constexpr std::uint32_t kTypeWriteZeroes = 13;
-
-constexpr std::uint8_t kOk = 0;
-constexpr std::uint8_t kIoError = 1;
-constexpr std::uint8_t kUnsupported = 2;
-
 constexpr std::uint64_t kSector = 512;                // bytes
 constexpr std::size_t kSerialSize = 20;               // bytes
-constexpr std::uint32_t kUnmap = 1;                   // flag of a range
 constexpr std::uint32_t kMaxRangeSectors = 1U << 22;  // 2 GiB
 constexpr std::size_t kMaxRanges = 16;
 constexpr unsigned kQuietRequests = 1024;
 /// Requests that are given to the disk together. More would save little, and a polling driver would wait.
 constexpr std::size_t kPart = 16;
-
-struct Header {
-  std::uint32_t type;
-  std::uint32_t reserved;
-  std::uint64_t sector;
-};
-struct Range {  // struct virtio_blk_discard_write_zeroes
-  std::uint64_t sector;
-  std::uint32_t sectors;
-  std::uint32_t flags;
-};
 
 template <class T>
 void put(std::span<std::byte> bytes, std::size_t offset, T value) {

@@ -24,6 +24,7 @@ struct QuickDisk final : Disk {
   [[nodiscard]] const std::string& name() const override { return name_; }
   [[nodiscard]] bool readonly() const override { return false; }
   [[nodiscard]] Result<std::uint64_t> size() override { return kSize; }
+  [[nodiscard]] bool holds_up_loop() const override { return false; }
   void submit(DiskRequest& request) override { submitted.push_back(&request); }
   void kick() override {
     if (submitted.empty()) return;
