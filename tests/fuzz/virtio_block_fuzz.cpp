@@ -29,6 +29,7 @@ class ScriptedDisk final : public devices::Disk {
  public:
   [[nodiscard]] const std::string& name() const override { return name_; }
   [[nodiscard]] bool readonly() const override { return readonly_only; }
+  [[nodiscard]] bool holds_up_loop() const override { return false; }
   [[nodiscard]] Result<std::uint64_t> size() override { return kDiskSize + grown; }
   void submit(devices::DiskRequest& request) override {
     const bool ranged = request.op != devices::DiskOp::Flush;
@@ -38,6 +39,9 @@ class ScriptedDisk final : public devices::Disk {
     waiting_.push_back(&request);
   }
   void kick() override {}
+  void reap() override {
+    while (at_once && !waiting_.empty()) finish(waiting_.begin(), 0);
+  }
   Status start(devices::EventLoop&, std::function<void()> batch_done) override {
     batch_done_ = std::move(batch_done);
     return {};
@@ -47,22 +51,25 @@ class ScriptedDisk final : public devices::Disk {
   }
   void complete(std::uint8_t pick, int error) {
     if (waiting_.empty()) return;
-    const auto at = waiting_.begin() + pick % static_cast<std::ptrdiff_t>(waiting_.size());
-    devices::DiskRequest& request = **at;
-    waiting_.erase(at);
-    if (error == 0) serve(request);
-    request.error = error;
-    request.done(request);
+    finish(waiting_.begin() + pick % static_cast<std::ptrdiff_t>(waiting_.size()), error);
     batch_done_();
   }
   void complete_all() {
     while (!waiting_.empty()) complete(0, 0);
   }
   bool readonly_only = false;
+  bool at_once = false;  // done when it is reaped
   std::uint64_t grown = 0;
 
  private:
   [[nodiscard]] std::uint64_t size_now() const { return kDiskSize + grown; }
+  void finish(std::vector<devices::DiskRequest*>::iterator at, int error) {
+    devices::DiskRequest& request = **at;
+    waiting_.erase(at);
+    if (error == 0) serve(request);
+    request.error = error;
+    request.done(request);
+  }
   void serve(const devices::DiskRequest& request) {
     bytes_.resize(size_now());
     std::uint64_t at = request.offset;
@@ -102,6 +109,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   testing::FakeDeviceEvents events;
   const std::uint8_t options = next();
   disk.readonly_only = (options & 1U) != 0;
+  disk.at_once = (options & 8U) != 0;
   devices::VirtioBlock device(
       {.id = "fuzz", .serial = "1", .queues = 2, .queue_size = kQueueSize, .discard = (options & 2U) != 0},
       disk, kDiskSize, loop, nullptr, events);
