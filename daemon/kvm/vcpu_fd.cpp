@@ -84,6 +84,21 @@ int VcpuFd::run() const {
   return ::ioctl(fd_.get(), KVM_RUN, 0) < 0 ? errno : 0;
 }
 
+Result<std::uint32_t> VcpuFd::mp_state() const {
+  VMMD_ASSIGN(const auto state, (get<KVM_GET_MP_STATE, kvm_mp_state>("KVM_GET_MP_STATE")));
+  return state.mp_state;
+}
+
+Result<bool> VcpuFd::drop_nmi() const {
+  VMMD_ASSIGN(auto events, (get<KVM_GET_VCPU_EVENTS, kvm_vcpu_events>("KVM_GET_VCPU_EVENTS")));
+  if (events.nmi.pending == 0) return false;
+  events.nmi.pending = 0;
+  events.flags =
+      KVM_VCPUEVENT_VALID_NMI_PENDING;  // with VALID_SMM it would also write whether INIT is pending
+  VMMD_TRY(set<KVM_SET_VCPU_EVENTS>(events, "KVM_SET_VCPU_EVENTS"));
+  return true;
+}
+
 Status VcpuFd::call(unsigned long request, void* argument, const char* what) const {
   if (retrying_ioctl(fd_.get(), request, argument) < 0) {
     return fail_errno(ErrorCode::Internal, errno, "{} failed", what);

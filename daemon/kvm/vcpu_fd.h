@@ -36,6 +36,11 @@ class VcpuFd {
   /// KVM_RUN once. 0, or errno (EINTR after a signal or with immediate_exit set).
   [[nodiscard]] int run() const;
 
+  /// KVM_MP_STATE_*. Asking makes KVM take an INIT or STARTUP that has come.
+  Result<std::uint32_t> mp_state() const;
+  /// Forgets an NMI that is pending, and nothing else: an INIT may come meanwhile. True if there was one.
+  Result<bool> drop_nmi() const;
+
   Status set_cpuid(std::span<const kvm_cpuid_entry2> entries) const;
 
   /// Reads the listed MSRs; one that this KVM cannot read is left out.
@@ -69,5 +74,10 @@ class VcpuFd {
   std::size_t run_size_ = 0;
   std::size_t xsave_size_ = 0;
 };
+
+/// KVM_MP_STATE_*: an application processor that waits for INIT or STARTUP. It takes no NMI.
+[[nodiscard]] constexpr bool waits_for_start(std::uint32_t mp_state) {
+  return mp_state == KVM_MP_STATE_UNINITIALIZED || mp_state == KVM_MP_STATE_INIT_RECEIVED;
+}
 
 }  // namespace vmmd::kvm

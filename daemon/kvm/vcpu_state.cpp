@@ -118,7 +118,10 @@ Status restore_vcpu(const VcpuFd& vcpu, const state::Vcpu& state, std::vector<st
   msrs.reserve(static_cast<std::size_t>(state.msrs_size()));
   for (const state::Msr& msr : state.msrs()) msrs.push_back(msr_entry(msr));
   VMMD_TRY(vcpu.set_msrs(msrs, refused_msrs));
-  return vcpu.set<KVM_SET_VCPU_EVENTS>(from_message(state.events()), "KVM_SET_VCPU_EVENTS");
+  kvm_vcpu_events events = from_message(state.events());
+  // Hardware blocks it; KVM would neither deliver it nor let the vCPU wait.
+  if (waits_for_start(state.mp_state())) events.nmi.pending = 0;
+  return vcpu.set<KVM_SET_VCPU_EVENTS>(events, "KVM_SET_VCPU_EVENTS");
 }
 
 }  // namespace vmmd::kvm

@@ -87,7 +87,9 @@ Machine::~Machine() {
 }
 
 Status Machine::stop() {
-  // The guest first, so that its last output can be drained.
+  // The guest first, so that its last output can be drained. All are asked before one is waited for: a vCPU
+  // that keeps its CPU busy shall not hold up the others, one after the other.
+  for (const auto& vcpu : vcpus_) vcpu->stop();
   vcpus_.clear();
   host_.drain_output();
   if (chipset_) VMMD_TRY(chipset_->virtio().pause());
@@ -256,7 +258,7 @@ Status Machine::inject_nmi() {
   Status status;
   for (const auto& vcpu : vcpus_) {
     vcpu->wait_parked();
-    if (status) status = vcpu->fd().call(KVM_NMI, nullptr, "KVM_NMI");
+    if (status) status = vcpu->inject_nmi();
   }
   for (const auto& vcpu : vcpus_) vcpu->unpark();
   return status;

@@ -80,7 +80,7 @@ class Machine {
   /// What the guest has of its RAM: all but what it says is in the balloon. Bytes; any thread, while the
   /// machine exists.
   [[nodiscard]] std::uint64_t memory_actual_size() const;
-  /// Injects an NMI into every vCPU of a running machine.
+  /// Injects an NMI into every vCPU of a running machine that the guest has started.
   Status inject_nmi();
 
   /// Every unit with state, in the order of restoring. The machine is paused.

@@ -15,6 +15,7 @@
 #include "base/signals.h"
 #include "daemon/kvm/vcpu_state.h"
 #include "daemon/snapshot/format/cpuid_messages.h"
+#include "daemon/vm/early_nmi.h"
 #include "daemon/x86/msr.h"
 
 namespace vmmd::vm {
@@ -59,6 +60,12 @@ Vcpu::Vcpu(unsigned index, kvm::VcpuFd fd, const Shared& shared)
 Vcpu::~Vcpu() {
   if (ext_int_ != nullptr) ext_int_->connect(nullptr);
   if (!thread_.joinable()) return;
+  stop();
+  thread_.join();
+}
+
+void Vcpu::stop() {
+  if (!thread_.joinable()) return;
   {
     const std::lock_guard lock(mutex_);
     wish_ = Wish::Stop;
@@ -66,7 +73,12 @@ Vcpu::~Vcpu() {
     if (!parked_) kick();
   }
   changed_.notify_all();
-  thread_.join();
+}
+
+Status Vcpu::inject_nmi() const {
+  VMMD_ASSIGN(const std::uint32_t state, fd_.mp_state());
+  if (kvm::waits_for_start(state)) return {};
+  return fd_.call(KVM_NMI, nullptr, "KVM_NMI");
 }
 
 Status Vcpu::start(const std::vector<unsigned>& host_cpus) {
@@ -182,12 +194,14 @@ void Vcpu::run_until_kicked() {
   // KVM has yet to say whether this vCPU takes interrupts: it knows after a KVM_RUN, and one that finds the
   // guest halted does not come back by itself.
   if (ext_int_ != nullptr) set_immediate_exit(true);
+  unsigned woken_in_vain = 0;
   while (true) {
     std::optional<VcpuStop> stop = take_external_interrupt();
     const int error = stop ? 0 : fd_.run();
     if (stop) {
       // as below
     } else if (error == 0) {
+      woken_in_vain = 0;
       exits_.fetch_add(1, std::memory_order_relaxed);
       stop = dispatch();
       // The VM thread has yet to hear of it, but on hardware no instruction follows a reset.
@@ -197,8 +211,13 @@ void Vcpu::run_until_kicked() {
         return;
       }
     } else if (error == EINTR || error == EAGAIN) {
+      if (error == EAGAIN) {
+        stop = after_waking(woken_in_vain);
+      } else {
+        woken_in_vain = 0;
+      }
       const std::lock_guard lock(mutex_);
-      if (wish_ != Wish::Run) return;
+      if (!stop && wish_ != Wish::Run) return;
       set_immediate_exit(false);  // it was an interrupt's kick
     } else {
       stop = describe_failure(index_, fd_, error);
@@ -212,6 +231,23 @@ void Vcpu::run_until_kicked() {
       return;
     }
   }
+}
+
+// EAGAIN: something has woken a vCPU that waits for the guest to start it; INIT and STARTUP do, and an NMI.
+std::optional<VcpuStop> Vcpu::after_waking(unsigned& in_vain) const {
+  constexpr unsigned kMostInVain = 100;  // in a row, and nothing known does it twice; a hostile snapshot may
+  const auto forgot = forget_early_nmi(fd_, kick_signal());
+  if (!forgot) return VcpuStop{index_, VcpuStop::Reason::RunFailed, forgot.error().to_string()};
+  if (*forgot) {
+    in_vain = 0;
+    return std::nullopt;
+  }
+  if (++in_vain < kMostInVain) return std::nullopt;
+  return VcpuStop{
+      index_, VcpuStop::Reason::RunFailed,
+      fmt::format("vCPU {}: KVM neither runs it nor lets it wait: something keeps waking it that it "
+                  "cannot take before the guest has started it; its saved state may be damaged",
+                  index_)};
 }
 
 std::optional<VcpuStop> Vcpu::dispatch() {

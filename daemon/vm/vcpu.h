@@ -61,6 +61,11 @@ class Vcpu final : public devices::StateUnit {
   void park();
   void wait_parked();
   void unpark();
+  /// Asks the thread to end, so that many end at once; the destructor waits for it.
+  void stop();
+
+  /// While parked. A vCPU that the guest has not started takes none, as on hardware.
+  Status inject_nmi() const;
 
   /// What the guest is told about its CPU. Kept, because KVM_GET_CPUID2 need not answer with what was set.
   Status set_cpuid(std::vector<kvm_cpuid_entry2> entries);
@@ -85,6 +90,7 @@ class Vcpu final : public devices::StateUnit {
   void thread_main(const std::vector<unsigned>& host_cpus);
   void run_until_kicked();
   [[nodiscard]] std::optional<VcpuStop> dispatch();
+  [[nodiscard]] std::optional<VcpuStop> after_waking(unsigned& in_vain) const;
   void set_immediate_exit(bool on);
   void kick();
   [[nodiscard]] std::optional<VcpuStop> take_external_interrupt();

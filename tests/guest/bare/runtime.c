@@ -6,6 +6,7 @@ enum { kTypeRam = 1 };
 
 static const struct start_info* start_info;
 static void (*handlers[64])(void);
+static void (*nmi_handler)(void);
 
 // x2APIC registers.
 enum { kApicBase = 0x1B, kApicId = 0x802, kEoi = 0x80B, kSpurious = 0x80F, kIcr = 0x830, kTimer = 0x832 };
@@ -158,6 +159,10 @@ void runtime_interrupt(struct frame* frame) {
       frame->rip += 2;
       return;
     }
+    if (frame->vector == 2 && nmi_handler != NULL) {
+      nmi_handler();
+      return;
+    }
     u64 address;
     __asm__ volatile("mov %%cr2, %0" : "=r"(address));
     print("EXCEPTION %u error %x rip %x cr2 %x\n", frame->vector, frame->error, frame->rip, address);
@@ -186,6 +191,18 @@ static void set_gate(unsigned vector) {
 void on_interrupt(unsigned vector, void (*handler)(void)) {
   handlers[vector] = handler;
   set_gate(vector);
+}
+
+void on_nmi(void (*handler)(void)) {
+  nmi_handler = handler;
+}
+
+void load_interrupt_table(void) {
+  struct __attribute__((packed)) {
+    u16 limit;
+    u64 base;
+  } pointer = {sizeof idt - 1, (u64)idt};
+  __asm__ volatile("lidt %0" ::"m"(pointer));
 }
 
 void ioapic_route(unsigned pin, unsigned vector, bool level) {
@@ -231,6 +248,10 @@ void start_other_cpus(void) {
   wrmsr(kIcr, 0xC4608);
 }
 
+void send_nmi_to_other_cpus(void) {
+  wrmsr(kIcr, 0xC4400);
+}
+
 static void load_tables(void) {
   extern u64 gdt[];
   extern char task_state[];
@@ -238,11 +259,8 @@ static void load_tables(void) {
   gdt[6] = 103 | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
   gdt[7] = base >> 32;
   for (unsigned vector = 0; vector < 32; vector++) set_gate(vector);
-  struct __attribute__((packed)) {
-    u16 limit;
-    u64 base;
-  } pointer = {sizeof idt - 1, (u64)idt};
-  __asm__ volatile("lidt %0; ltr %w1" ::"m"(pointer), "r"(0x30));
+  load_interrupt_table();
+  __asm__ volatile("ltr %w0" ::"r"(0x30));
 }
 
 void runtime_main(const struct start_info* info) {

@@ -91,6 +91,10 @@ extern char _end[];
 // One-to-one page tables up to `limit` (64 GiB at most).
 void map_memory(u64 limit);
 
+// What an NMI calls, on any CPU that has loaded the interrupt table; without it, an NMI is an EXCEPTION 2.
+void on_nmi(void (*handler)(void));
+// For ap_main: the boot CPU has it.
+void load_interrupt_table(void);
 // Vectors 32..63. Handlers run with interrupts off; the runtime sends the EOI.
 void on_interrupt(unsigned vector, void (*handler)(void));
 void ioapic_route(unsigned pin, unsigned vector, bool level);
@@ -102,6 +106,7 @@ void lapic_deadline(u64 tsc);
 u64 tsc_per_millisecond(void);
 // INIT and two STARTUP IPIs to all others.
 void start_other_cpus(void);
+void send_nmi_to_other_cpus(void);
 
 // Calls function in ring 3, which runs at native speed everywhere; no ports, MSRs or printing there.
 u64 run_user(u64 (*function)(u64), u64 argument);

@@ -105,14 +105,6 @@ TEST_CASE("an instruction that KVM cannot emulate stops the vCPU with its bytes"
   contains(stop.message, "CPL 0");
 }
 
-TEST_CASE("an NMI reaches every vCPU of a running machine") {
-  TestVm vm({"tick"});
-  vm.boot();
-  vm.console().wait_for("tick 2");
-  REQUIRE(vm.machine().inject_nmi());
-  vm.console().wait_for("EXCEPTION 2 ");
-}
-
 TEST_CASE("a machine of 255 vCPUs is created, runs and ends, and leaves nothing behind") {
   static_cast<void>(host_kvm());
   const Resources before;
