@@ -1,7 +1,10 @@
 #include "api/unbuilt.h"
 
 #include <array>
+#include <string>
 #include <string_view>
+
+#include "api/device_visitor.h"
 
 namespace vmmd::api {
 
@@ -88,6 +91,12 @@ void find_unbuilt(const VmConfig& config, Findings& findings) {
       findings.add(ErrorCode::NotSupported, unbuilt.pointer, "{} is not built yet", unbuilt.feature);
     }
   }
+  DeviceVisitor visitor([&findings](const std::string& device, const PciDeviceConfig& pci) {
+    if (pci.iommu) findings.add(ErrorCode::NotSupported, device + "/iommu", "virtio-iommu is not built yet");
+    if (pci.pci_segment != 0)
+      findings.add(ErrorCode::NotSupported, device + "/pci_segment", "PCI segments are not built yet");
+  });
+  fields(visitor, config);
 }
 
 }  // namespace vmmd::api

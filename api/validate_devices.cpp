@@ -7,8 +7,7 @@
 #include <map>
 #include <string>
 
-#include "api/config_device_fields.h"
-#include "api/config_fields.h"
+#include "api/device_visitor.h"
 #include "api/disk_source.h"
 #include "api/host_files.h"
 
@@ -17,29 +16,6 @@ namespace vmmd::api {
 namespace {
 
 constexpr std::size_t kMaxId = 64;  // bytes
-
-/// Calls `use(pointer, pci)` for everything in VmConfig that is a device, by the field table: a new kind of
-/// device cannot be forgotten.
-template <class Use>
-class DeviceVisitor {
- public:
-  explicit DeviceVisitor(Use use) : use_(std::move(use)) {}
-
-  template <class T>
-  void operator()(std::string_view name, const T& member, const FieldRule& /*rule*/ = {}) {
-    const std::string pointer = fmt::format("/{}", name);
-    if constexpr (requires { member.pci; }) {
-      use_(pointer, member.pci);
-    } else if constexpr (requires { member.value().pci; }) {
-      if (member) use_(pointer, member->pci);
-    } else if constexpr (requires { member[0].pci; }) {
-      for (std::size_t i = 0; i < member.size(); ++i) use_(fmt::format("{}/{}", pointer, i), member[i].pci);
-    }
-  }
-
- private:
-  Use use_;
-};
 
 bool is_id_character(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||

@@ -49,7 +49,17 @@ TEST_CASE("a feature that is not built is named") {
 TEST_CASE("every feature that is not built is found in a configuration that asks for all of them") {
   const auto messages = unbuilt_in(samples::kFull);
   std::vector<std::string> pointers;
-  for (const std::string& message : messages) pointers.push_back(message.substr(0, message.find(": ")));
+  std::size_t of_devices = 0;  // "/net/0/iommu"
+  for (const std::string& message : messages) {
+    const std::string pointer = message.substr(0, message.find(": "));
+    const bool of_device = pointer != "/iommu" && pointer.ends_with("/iommu");
+    if (of_device || pointer.ends_with("/pci_segment")) {
+      ++of_devices;
+    } else {
+      pointers.push_back(pointer);
+    }
+  }
+  CHECK(of_devices == 28);  // 14 devices
   CHECK(pointers == Messages{"/cpus/max_vcpus",
                              "/cpus/kvm_hyperv",
                              "/cpus/features/amx",
@@ -94,4 +104,12 @@ TEST_CASE("every feature that is not built is found in a configuration that asks
                              "/landlock_rules",
                              "/gdb",
                              "/ivshmem"});
+}
+
+TEST_CASE(
+    "a device behind an IOMMU, or on another segment, is refused rather than put elsewhere in silence") {
+  CHECK(unbuilt_fields(
+            R"("disks": [{"path": "/d"}, {"path": "/e", "iommu": true}], "rng": {"src": "/r", "pci_segment": 3})") ==
+        Messages{"/disks/1/iommu: virtio-iommu is not built yet",
+                 "/rng/pci_segment: PCI segments are not built yet"});
 }
