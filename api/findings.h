@@ -38,4 +38,10 @@ class Findings {
   std::map<ErrorCode, std::vector<std::string>> messages_;
 };
 
+/// What went wrong with one field or object of the configuration, said as Findings does.
+[[nodiscard]] inline tl::unexpected<Error> blame(std::string_view pointer, Error error) {
+  error.messages.front().insert(0, fmt::format("{}: ", pointer));
+  return tl::make_unexpected(std::move(error));
+}
+
 }  // namespace vmmd::api

@@ -180,6 +180,16 @@ Result<VsockConfig> parse_vsock_option(std::string_view text) {
   return vsock;
 }
 
+Result<RngConfig> parse_rng_option(std::string_view text) {
+  VMMD_ASSIGN(const auto options,
+              OptionText::parse("--rng", text, {"src", "id", "iommu", "pci_segment", "pci_device_id"}));
+  RngConfig rng;
+  rng.src = options.value("src").value_or(rng.src);
+  if (rng.src.empty()) return fail(ErrorCode::BadRequest, "--rng src= needs a path");
+  VMMD_TRY(read_pci(options, rng.pci));
+  return rng;
+}
+
 Result<BalloonConfig> parse_balloon_option(std::string_view text) {
   VMMD_ASSIGN(const auto options, OptionText::parse("--balloon", text,
                                                     {"size", "deflate_on_oom", "free_page_reporting", "id",

@@ -50,6 +50,9 @@ namespace vmmd::api {
 /// `file=PATH,size=64M,discard_writes=on,id=,…`
 [[nodiscard]] Result<PmemConfig> parse_pmem_option(std::string_view text);
 
+/// `src=PATH,id=,…`
+[[nodiscard]] Result<RngConfig> parse_rng_option(std::string_view text);
+
 /// `cid=3,socket=PATH,id=,…`
 [[nodiscard]] Result<VsockConfig> parse_vsock_option(std::string_view text);
 

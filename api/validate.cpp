@@ -140,9 +140,9 @@ void check_memory(const MemoryConfig& memory, unsigned max_phys_bits, Findings& 
     if (memory.size == 0 || memory.size % kPage != 0) {
       findings.add(ErrorCode::BadRequest, "/memory/size", "{} is not a positive multiple of {} bytes",
                    memory.size, kPage);
-    } else if (memory.size < kMinMemory) {
+    } else if (memory.size <= kMinMemory) {
       findings.add(ErrorCode::BadRequest, "/memory/size",
-                   "{} bytes are less than {}: no guest can boot there", memory.size, kMinMemory);
+                   "{} bytes are not more than {}: no guest can boot there", memory.size, kMinMemory);
     }
     if (max_phys_bits < 64 && memory.size >> max_phys_bits != 0) {
       findings.add(ErrorCode::BadRequest, "/memory/size",

@@ -15,11 +15,7 @@ Result<UniqueFd> open_file(const std::filesystem::path& path, int flags, mode_t 
   do {
     fd = ::open(path.c_str(), flags | O_CLOEXEC, mode);
   } while (fd < 0 && errno == EINTR);
-  if (fd < 0) {
-    const int error = errno;
-    return fail_errno(error == ENOENT ? ErrorCode::NotFound : ErrorCode::BadRequest, error, "cannot open {}",
-                      path.native());
-  }
+  if (fd < 0) return fail_errno(ErrorCode::BadRequest, errno, "cannot open {}", path.native());
   return UniqueFd(fd);
 }
 

@@ -1,6 +1,7 @@
 #include "daemon/options.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -27,7 +28,7 @@ Examples:
 // The texts of VM options as given; empty = not given.
 struct VmTexts {
   std::string cpus, memory, kernel, initramfs, cmdline, serial, console, debug_console, platform, vsock,
-      balloon;
+      balloon, rng;
   std::vector<std::string> disks, rate_limit_groups, nets, pmems;
   bool watchdog = false;
 };
@@ -61,6 +62,9 @@ Result<api::VmConfig> vm_config(const VmTexts& texts) {
   for (const std::string& text : texts.disks) {
     VMMD_ASSIGN(config.disks.emplace_back(), api::parse_disk_option(text));
   }
+  if (!texts.rng.empty()) {
+    VMMD_ASSIGN(config.rng, api::parse_rng_option(texts.rng));
+  }
   if (!texts.balloon.empty()) {
     VMMD_ASSIGN(config.balloon, api::parse_balloon_option(texts.balloon));
   }
@@ -77,6 +81,12 @@ Result<api::VmConfig> vm_config(const VmTexts& texts) {
   return config;
 }
 
+/// Cloud Hypervisor's options for what is not built: known by name, so that who moves over is told.
+constexpr auto kUnbuilt = std::to_array<std::string_view>(
+    {"--device", "--firmware", "--fs", "--fw-cfg-config", "--gdb", "--generic-vhost-user", "--igvm",
+     "--ivshmem", "--landlock", "--landlock-rules", "--memory-zone", "--numa", "--pci-segment", "--pvpanic",
+     "--rtc", "--seccomp", "--tpm", "--user-device", "--vdpa"});
+
 /// For the first option that there is not: which one may be meant.
 std::string suggestion(const CLI::App& app, int argc, char** argv) {
   std::vector<std::string> names;
@@ -87,6 +97,7 @@ std::string suggestion(const CLI::App& app, int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = std::string_view(argv[i]).substr(0, std::string_view(argv[i]).find('='));
     if (!word.starts_with("--") || std::find(names.begin(), names.end(), word) != names.end()) continue;
+    if (std::find(kUnbuilt.begin(), kUnbuilt.end(), word) != kUnbuilt.end()) return "; it is not built yet";
     const std::string_view near = api::closest(word, {names.begin(), names.end()});
     if (!near.empty()) return "; did you mean " + std::string(near) + "?";
   }
@@ -132,6 +143,7 @@ ParsedOptions parse_options(int argc, char** argv) {
   vm->add_option("--net", texts.nets, "tap=NAME|fd=[N,...]|passt=SOCKET,mac=,mtu=,num_queues=,ip=,mask=,...");
   vm->add_option("--pmem", texts.pmems, "file=PATH,size=64M,discard_writes=on: a file as the guest's memory");
   vm->add_option("--vsock", texts.vsock, "cid=3,socket=PATH: streams between host and guest");
+  vm->add_option("--rng", texts.rng, "src=PATH: where the guest's entropy comes from");
   vm->add_option("--balloon", texts.balloon, "size=SIZE,deflate_on_oom=on,free_page_reporting=on");
   vm->add_flag("--watchdog", texts.watchdog, "Reset a guest whose virtio watchdog driver stops pinging");
   app.add_option("--restore", restore,
@@ -152,8 +164,13 @@ ParsedOptions parse_options(int argc, char** argv) {
     if (error.get_exit_code() == 0) return {{}, app.exit(error)};  // --help, --version
     return refuse(error.what() + suggestion(app, argc, argv));
   }
+  if (!restore_snapshot.empty()) {
+    if (!restore.empty()) return refuse("--restore and --restore-snapshot exclude each other");
+    restore = "source_url=\"file://" + std::filesystem::absolute(restore_snapshot).native() +
+              "\",resume=" + (paused ? "false" : "true");
+  }
   const bool wants_vm = vm->count_all() > 0;
-  if (wants_vm) {
+  if (wants_vm && restore.empty()) {
     auto config = vm_config(texts);
     if (!config) return refuse(config.error().to_string());
     options.vm = std::move(*config);
@@ -161,17 +178,22 @@ ParsedOptions parse_options(int argc, char** argv) {
   } else if (!backing_file.empty()) {
     return refuse("--memory-backing-file needs a VM to boot: give --kernel");
   }
-  if (paused && restore_snapshot.empty()) return refuse("--paused needs --restore-snapshot");
-  if (!restore_snapshot.empty()) {
-    if (!restore.empty()) return refuse("--restore and --restore-snapshot exclude each other");
-    restore = "source_url=\"file://" + std::filesystem::absolute(restore_snapshot).native() +
-              "\",resume=" + (paused ? "false" : "true");
-  }
+  if (paused && restore_snapshot.empty())
+    return refuse("--paused needs --restore-snapshot; a new VM waits between vm.create and vm.boot");
   if (restore.empty() && !overrides.empty()) return refuse("--overrides needs --restore");
   if (!restore.empty()) {
-    if (wants_vm) return refuse("--restore takes its VM from the snapshot: it excludes VM options");
+    const bool sized =
+        !restore_snapshot.empty();  // there, --memory and --cpus say what the snapshot must have
+    if (vm->count_all() > (sized ? vm->count("--memory") + vm->count("--cpus") : 0))
+      return refuse("the VM comes from the snapshot: options of a new one make no sense beside it");
     auto request = api::parse_restore_option(restore);
     if (!request) return refuse(request.error().to_string());
+    if (wants_vm) {
+      auto wanted = vm_config(texts);
+      if (!wanted) return refuse(wanted.error().to_string());
+      if (!texts.memory.empty()) request->memory_size = wanted->memory.size;
+      if (!texts.cpus.empty()) request->vcpus = wanted->cpus.boot_vcpus;
+    }
     if (!overrides.empty()) {
       auto text = api::read_json_argument(overrides);
       if (!text) return refuse("--overrides: " + text.error().to_string());

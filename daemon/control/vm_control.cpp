@@ -7,6 +7,7 @@
 #include <future>
 #include <utility>
 
+#include "api/findings.h"
 #include "api/options.h"
 #include "daemon/control/announce.h"
 #include "daemon/log.h"
@@ -97,7 +98,8 @@ void VmControl::publish(std::optional<VmState> state) {
 // Validated by the caller; see Service::create().
 Status VmControl::create(api::VmConfig config) {
   VMMD_TRY(vm::check_action(Action::Create, state_));
-  VMMD_TRY(memory::ram_layout(config.memory.size, config.cpus.max_phys_bits));
+  if (auto layout = memory::ram_layout(config.memory.size, config.cpus.max_phys_bits); !layout)
+    return api::blame("/memory/size", std::move(layout).error());
   VMMD_TRY(vm::Chipset::check(config));
   VMMD_TRY(vm::allot_places(config));
   VMMD_TRY(vm::give_macs(config));

@@ -40,7 +40,7 @@ Status check_name(const std::string& name) {
   const bool odd = name.find_first_of("/%: \t\n") != std::string::npos || name == "." || name == "..";
   if (name.size() < IFNAMSIZ && !odd) return {};
   return fail(ErrorCode::BadRequest,
-              "\"{}\" is no name of an interface: 1 to {} bytes, none of / : %% and space",
+              "\"{}\" is no name of an interface: 1 to {} bytes, none of / : % and space",
               name.substr(0, 64), IFNAMSIZ - 1);
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "api/findings.h"
 #include "daemon/chardev/factory.h"
 #include "daemon/vm/console_end.h"
 #include "daemon/vm/device_table.h"
@@ -52,12 +53,12 @@ Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config, Li
   const api::SerialConfig& serial = config.serial;
   auto backend =
       chardev::make_char_backend(char_config(serial.mode, serial.file, serial.socket, append), host->loop_);
-  if (!backend) return wrap(std::move(backend).error(), "cannot open the serial port's host side");
+  if (!backend) return api::blame("/serial", std::move(backend).error());
   host->serial_ = std::move(*backend);
   const api::DebugConsoleConfig& debug = config.debug_console;
   auto console =
       chardev::make_char_backend(char_config(debug.mode, debug.file, std::nullopt, append), host->loop_);
-  if (!console) return wrap(std::move(console).error(), "cannot open the debug console's host side");
+  if (!console) return api::blame("/debug_console", std::move(console).error());
   host->debug_console_ = std::move(*console);
   VMMD_TRY(host->open_devices(config, life, files));
   return host;
@@ -69,9 +70,9 @@ Status HostSide::open_devices(api::VmConfig config, Life life, SnapshotFiles* fi
     const auto slot = device.slot();
     if (!slot) continue;
     auto end = device.open(glue);
-    if (!end) return wrap(std::move(end).error(), "{}", device.pointer);
+    if (!end) return api::blame(device.pointer, std::move(end).error());
     auto loop = own_loop(device, **end);
-    if (!loop) return wrap(std::move(loop).error(), "{}", device.pointer);
+    if (!loop) return api::blame(device.pointer, std::move(loop).error());
     devices_.push_back({*slot, std::move(*loop), std::move(*end)});
   }
   return {};

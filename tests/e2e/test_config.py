@@ -1,5 +1,6 @@
 """vm.create: strict about everything, and all of it before anything happens."""
 import json
+import pathlib
 
 import pytest
 
@@ -49,6 +50,10 @@ def test_what_info_gives_can_be_created_again(daemon):
     ({"memory": {"size": 1 << 62}}, "/memory/size"),
     ({"memory": "much"}, "/memory"),
     ({"serial": {"mode": "Loud"}}, "/serial/mode"),
+    ({"memory": {"size": 1 << 20}}, "/memory/size: "),
+    ({"memory": {"size": 60 << 40}}, "/memory/size: "),
+    ({"rng": {"src": "/no/such/source"}}, "/rng: "),
+    ({"net": [{"tap": "no/tap"}]}, "/net/0: "),
     ({"payload": {"kernel": "/no/such/kernel"}}, "/no/such/kernel"),
     ({"payload": {"kernel": "/proc"}}, "/proc"),
     ({"payload": {}}, "/payload"),
@@ -101,6 +106,15 @@ def test_a_file_that_is_no_kernel_never_boots_and_says_why(daemon, tmp_path, con
     if daemon.raw("GET", "vm.info")[0] == 200:
         daemon.put("vm.delete")
     daemon.boot(bare("idle")).expect(r"^idle$")
+
+
+def test_a_kernel_that_is_gone_at_boot_is_no_missing_vm(daemon, tmp_path):
+    """404 says that there is no VM."""
+    (tmp_path / "kernel").write_bytes(pathlib.Path(bare("idle")).read_bytes())
+    daemon.put("vm.create", daemon.config(tmp_path / "kernel"))
+    (tmp_path / "kernel").unlink()
+    status, body = daemon.raw("PUT", "vm.boot")
+    assert status == 400 and str(tmp_path / "kernel") in " ".join(body), (status, body)
 
 
 def test_a_truncated_kernel_is_refused(daemon, tmp_path):

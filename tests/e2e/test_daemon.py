@@ -86,6 +86,11 @@ def test_an_unknown_option_is_named():
     assert result.returncode == 2 and "did you mean --kernel?" in result.stderr
 
 
+def test_an_option_of_cloud_hypervisor_s_that_is_not_built_is_named_as_such():
+    result = run("--firmware", "/fw", "--kernel", bare("tick"))
+    assert result.returncode == 2 and "it is not built yet" in result.stderr and "--firmware" in result.stderr
+
+
 def test_a_log_file_makes_no_directories(tmp_path):
     result = run("--api-socket", tmp_path / "api.sock", "--log-file", tmp_path / "no" / "vmmd.log")
     assert result.returncode == 1 and f"there is no directory {tmp_path}/no" in result.stderr

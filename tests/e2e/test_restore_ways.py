@@ -1,5 +1,6 @@
 """The ways to a snapshot and back that only some people go: OpenVMM's options, links that cannot be, clocks that wait."""
 import pathlib
+import subprocess
 import tempfile
 import time
 
@@ -7,7 +8,7 @@ import pytest
 
 import snapshots
 import strace
-from vmmd import SANITIZED, Serial, bare
+from vmmd import SANITIZED, VMMD, Serial, bare
 
 pytestmark = pytest.mark.guest
 
@@ -43,6 +44,22 @@ def test_restore_snapshot_and_paused_as_openvmm_has_them(start, tmp_path, paused
     line = Serial(first.serial_path)  # as configured: there are no overrides
     second.serials.append(line)
     line.expect(r"^tick \d+$")
+
+
+def test_sizes_beside_restore_snapshot_must_match_the_snapshot_s(start, tmp_path):
+    first = start()
+    first.boot(bare("tick"), cpus=2).expect(r"^tick 3$")
+    first.put("vm.pause")
+    first.snapshot(tmp_path / "snap")
+    first.stop()
+    restore = [VMMD, "--restore-snapshot", tmp_path / "snap"]
+    wrong = subprocess.run([*restore, "--memory", "size=128M", "--cpus", "boot=4"], capture_output=True, text=True, timeout=30)
+    assert wrong.returncode == 1
+    assert all(size in wrong.stderr for size in (str(128 << 20), str(MEMORY), "4", "2")), wrong.stderr
+    more = subprocess.run([*restore, "--serial", "null"], capture_output=True, text=True, timeout=30)
+    assert more.returncode == 2 and "comes from the snapshot" in more.stderr
+    second = start(*restore[1:], "--memory", f"size={MEMORY}", "--cpus", "boot=2")
+    wait_state(second, "Running")
 
 
 def test_memory_backing_file_is_ram_that_can_be_linked(start, tmp_path):

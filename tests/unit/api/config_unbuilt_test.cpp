@@ -108,8 +108,9 @@ TEST_CASE("every feature that is not built is found in a configuration that asks
 
 TEST_CASE(
     "a device behind an IOMMU, or on another segment, is refused rather than put elsewhere in silence") {
-  CHECK(unbuilt_fields(
-            R"("disks": [{"path": "/d"}, {"path": "/e", "iommu": true}], "rng": {"src": "/r", "pci_segment": 3})") ==
-        Messages{"/disks/1/iommu: virtio-iommu is not built yet",
-                 "/rng/pci_segment: PCI segments are not built yet"});
+  CHECK(
+      unbuilt_fields(
+          R"("disks": [{"path": "/d"}, {"path": "/e", "iommu": true}], "rng": {"src": "/r", "pci_segment": 3})") ==
+      Messages{"/disks/1/iommu: virtio-iommu is not built yet",
+               "/rng/pci_segment: PCI segments are not built yet"});
 }

@@ -141,10 +141,10 @@ TEST_CASE("affinity names vCPUs and host CPUs that exist") {
 
 TEST_CASE("memory comes in pages and fits the address space") {
   Host host;
-  host.config.memory.size = 1 << 20;
+  host.config.memory.size = (1 << 20) + 4096;
   CHECK(host.verdict() == "fine");
-  host.config.memory.size = (1 << 20) - 4096;
-  CHECK(host.verdict() == "/memory/size: 1044480 bytes are less than 1048576: no guest can boot there");
+  host.config.memory.size = 1 << 20;
+  CHECK(host.verdict() == "/memory/size: 1048576 bytes are not more than 1048576: no guest can boot there");
   host.config.memory.size = 4097;
   CHECK(host.verdict() == "/memory/size: 4097 is not a positive multiple of 4096 bytes");
   host.config.memory.size = 0;
@@ -351,7 +351,7 @@ TEST_CASE("what has to be mended first is told first, with the code of its kind"
   CHECK(status.error().messages[0].starts_with("/memory/size: "));
   CHECK(status.error().messages[1].starts_with("/serial/file: "));
   CHECK(status.error().messages[2].starts_with("/pvpanic: "));
-  host.config.memory.size = 1 << 20;
+  host.config.memory.size = 2 << 20;
   status = validate(host.config);
   CHECK(status.error().code == ErrorCode::Conflict);
 }

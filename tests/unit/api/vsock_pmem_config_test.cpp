@@ -41,6 +41,16 @@ std::string make_file(const std::string& path, std::uint64_t size) {
 
 }  // namespace
 
+TEST_CASE("--rng takes the source of entropy") {
+  const auto rng = parse_rng_option("src=/dev/random,id=r0,pci_device_id=9");
+  REQUIRE(rng);
+  CHECK(rng->src == "/dev/random");
+  CHECK(rng->pci.id == "r0");
+  CHECK(rng->pci.pci_device_id == 9);
+  CHECK(parse_rng_option("")->src == "/dev/urandom");
+  CHECK(error_of(parse_rng_option("src=")).starts_with("--rng src="));
+}
+
 TEST_CASE("--vsock takes a CID and a socket") {
   const auto vsock = parse_vsock_option("cid=77,socket=/run/v,id=v0,pci_device_id=9");
   REQUIRE_MESSAGE(vsock, error_of(vsock));

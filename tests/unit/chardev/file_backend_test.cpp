@@ -93,7 +93,7 @@ TEST_CASE("paths that cannot be written are refused by name") {
   Host host;
   const TempDir dir;
   const Error missing = host.refuse(CharMode::File, dir / "none/out");
-  CHECK(missing.code == ErrorCode::NotFound);
+  CHECK(missing.code == ErrorCode::BadRequest);
   CHECK(missing.to_string().find("none/out") != std::string::npos);
   CHECK(host.refuse(CharMode::File, dir / ".").to_string().find("directory") != std::string::npos);
   CHECK(host.refuse(CharMode::File, "").code == ErrorCode::BadRequest);
