@@ -40,8 +40,8 @@ Status check_name(const std::string& name) {
   const bool odd = name.find_first_of("/%: \t\n") != std::string::npos || name == "." || name == "..";
   if (name.size() < IFNAMSIZ && !odd) return {};
   return fail(ErrorCode::BadRequest,
-              "\"{}\" is no name of an interface: 1 to {} bytes, none of / : % and space",
-              name.substr(0, 64), IFNAMSIZ - 1);
+              "\"{}\" is no name of an interface: 1 to {} bytes, none of / : % and space", name.substr(0, 64),
+              IFNAMSIZ - 1);
 }
 
 tl::unexpected<Error> cannot_attach(const std::string& name, unsigned pairs, int error) {
