@@ -286,16 +286,16 @@ class Bench:
     def close(self):
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def add(self, name, unit, values, floor=None, goal=None, goal_text="", tail=False):
-        """`goal(median, floor)` says whether the figure meets `goal_text`."""
-        row = {"figure": name, "unit": unit, "median": statistics.median(values), "best": min(values),
+    def add(self, name, unit, values, floor=None, goal=None, goal_text="", tail=False, best=min):
+        """`goal(row)` says whether the figure meets `goal_text`; `best` is max where more is better."""
+        row = {"figure": name, "unit": unit, "median": statistics.median(values), "best": best(values),
                "count": len(values)}
         if tail:
             row["p99"] = percentile(values, 0.99)
         if floor:
             row["floor"] = statistics.median(floor)
             row["ratio"] = row["median"] / row["floor"]
-            row["best_ratio"] = row["best"] / min(floor)
+            row["best_ratio"] = row["best"] / best(floor)
         if goal:
             row["goal"] = goal_text
             row["met"] = bool(goal(row))

@@ -8,15 +8,15 @@ import ctypes
 import os
 import re
 import socket
-import struct
+import statistics
 import subprocess
-import time
 
 from daemon import BUILD, PATIENCE, BenchError, Daemon, guest
 
 FLOOR = str(BUILD / "tests" / "bench" / "io-floor")
 DISK_SIZE = 64 << 20  # fits into no cache of the guest's, and into the host's
 DEEP = 32
+RECEIVED = 10000  # frames, all of which the tap holds: its sender does not wait
 SHARED_MEMORY = "/dev/shm"
 CLONE_NEWNET = 0x40000000
 RESULT = re.compile(r"^(done|late) (\d+) us (\d+) latency (\d+) doorbells (\d+) kick (\d+) bad (\d+)\s*$")
@@ -112,52 +112,60 @@ class Guest:
         self.daemon.kill()
 
 
-def add(bench, name, mine, floors, goal=True):
+def add(bench, name, mine, floors, wakes=None, goal=True):
     bench.add(f"{name}: host CPU of each", "us", [o.cpu for o in mine], [f.cpu for f in floors],
               (lambda row: row["ratio"] <= 1.5) if goal else None, "<= 1.5x")
-    bench.add("  a second, in thousands", "k", [o.rate for o in mine], [f.rate for f in floors])
+    if wakes:
+        # A round trip is two wake-ups. The program needs none, a device that sleeps one for each doorbell.
+        wake = statistics.median(w.cpu for w in wakes) / 2
+        bench.add("  against a floor that is woken as often", "us", [o.cpu for o in mine],
+                  [f.cpu + o.doorbells * wake for f, o in zip(floors, mine)])
+    bench.add("  a second, in thousands", "k", [o.rate for o in mine], [f.rate for f in floors],
+              best=max)
     bench.add("  doorbells for each", "", [o.doorbells for o in mine])
 
 
 def disk(bench):
-    """4 KiB of a file in tmpfs, against io_uring on that file."""
+    """4 KiB of a file, against io_uring on a copy of it. io_uring hands requests on tmpfs to threads of the kernel; what is
+    in the page cache of ext4, XFS or btrfs it reads at once."""
     if not os.path.isdir(SHARED_MEMORY):
         raise BenchError(f"{SHARED_MEMORY} is missing: a tmpfs is needed")
-    image = f"{SHARED_MEMORY}/vmmd-bench-{os.getpid()}.img"
+    wakes = []
+    measure_disk(bench, wakes, SHARED_MEMORY, "tmpfs", (("read", 1), ("read", DEEP), ("write", 1), ("write", DEEP)))
+    measure_disk(bench, wakes, bench.folder, "page cache", (("read", 1), ("read", DEEP)))
+    bench.add("one eventfd round trip between two CPUs", "us", [wake.latency for wake in wakes])
+    bench.add("  its CPU: two wake-ups", "us", [wake.cpu for wake in wakes])
+
+
+def measure_disk(bench, wakes, folder, name, jobs):
+    image = os.path.join(folder, f"vmmd-bench-{os.getpid()}.img")
+    copy = image + ".floor"
+    mine, floors, allowed = {}, {}, {}
     try:
         with open(image, "wb") as file:
             file.truncate(DISK_SIZE)
         with Guest(bench, disks=[{"path": image}]) as vm:
             vm.run(f"write {DISK_SIZE // 4096} {DEEP}")  # all of it is there, on either side
-            mine, floors = {}, {}
-            wakes = []
+            subprocess.run(["cp", "--sparse=never", image, copy], check=True)  # the image is locked
             for _ in range(bench.rounds(15)):
                 wakes.append(floor("eventfd", 5000))
-                for job in (("read", 1), ("read", DEEP), ("write", 1), ("write", DEEP)):
-                    count = 3000 if job[1] == 1 else 50000
-                    mine.setdefault(job, []).append(vm.run(f"{job[0]} {count} {job[1]}"))
-                    # The image is the guest's, so the program has a copy of its own.
-                    floors.setdefault(job, []).append(on_copy(image, job[0], count, job[1]))
-        for job in mine:
-            add(bench, f"disk, 4 KiB {job[0]}, depth {job[1]}", mine[job], floors[job], job[1] == DEEP)
-            if job[1] == 1:
-                allowed = [3 * wake.latency + io.latency for wake, io in zip(wakes, floors[job])]
-                bench.add("  notification -> completion; floor: 3 eventfd round trips and the I/O", "us",
-                          [o.latency for o in mine[job]], allowed, lambda row: row["ratio"] <= 1, "<= 1x")
-                bench.add("  the doorbell's trap alone", "us", [o.kick for o in mine[job]])
-        bench.add("one eventfd round trip", "us", [wake.latency for wake in wakes])
+                for job in jobs:
+                    operation, depth = job
+                    count = 3000 if depth == 1 else 50000
+                    mine.setdefault(job, []).append(vm.run(f"{operation} {count} {depth}"))
+                    floors.setdefault(job, []).append(floor("ring", operation, copy, count, depth))
+                    allowed.setdefault(job, []).append(3 * wakes[-1].latency + floors[job][-1].latency)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(image)
-
-
-def on_copy(image, operation, count, depth):
-    copy = image + ".floor"
-    subprocess.run(["cp", "--sparse=never", image, copy], check=True)
-    try:
-        return floor("ring", operation, copy, count, depth)
-    finally:
-        os.unlink(copy)
+        for path in (image, copy):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+    for job in jobs:
+        operation, depth = job
+        add(bench, f"disk, 4 KiB {operation}, {name}, depth {depth}", mine[job], floors[job], wakes, depth == DEEP)
+        if depth == 1:
+            bench.add("  notification -> completion; floor: 3 eventfd round trips and the I/O", "us",
+                      [o.latency for o in mine[job]], allowed[job], lambda row: row["ratio"] <= 1, "<= 1x")
+            bench.add("  the doorbell's trap alone", "us", [o.kick for o in mine[job]])
 
 
 @contextlib.contextmanager
@@ -173,26 +181,24 @@ def network_namespace():
 
 
 def make_tap(name):
-    for command in (("tuntap", "add", name, "mode", "tap", "vnet_hdr"), ("link", "set", name, "txqueuelen", "10000"),
+    for command in (("tuntap", "add", name, "mode", "tap", "vnet_hdr"), ("link", "set", name, "txqueuelen", str(RECEIVED)),
                     ("link", "set", name, "up")):
         subprocess.run(["ip", *command], check=True, capture_output=True)
 
 
-class Sender:
-    """Frames as those of the guest, numbered, into a tap from the host's side."""
+def transmit(tap, size, count):
+    subprocess.run([FLOOR, "transmit", tap, str(size), str(count)], check=True, timeout=PATIENCE)
 
-    def __init__(self, tap, size):
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-        self.socket.bind((tap, 0))
-        self.head = bytes(2 + 4 * i for i in range(12)) + b"\x88\xb5"
-        self.rest = bytes(size - len(self.head) - 8)
 
-    def send(self, count):
-        for number in range(count):
-            self.socket.send(self.head + struct.pack("<Q", number) + self.rest)
-
-    def close(self):
-        self.socket.close()
+def plain_receive(tap, size, count):
+    with subprocess.Popen([FLOOR, "receive", tap, str(count)], stdout=subprocess.PIPE, text=True) as receiver:
+        receiver.stdout.readline()  # "receiving"
+        transmit(tap, size, count)
+        try:
+            return floor_outcome(receiver.communicate(timeout=PATIENCE)[0])
+        except subprocess.TimeoutExpired:
+            receiver.kill()
+            raise BenchError("frames were lost on their way to the plain program") from None
 
 
 def net(bench):
@@ -201,12 +207,29 @@ def net(bench):
         make_tap("guest0")
         make_tap("plain0")
         with Guest(bench, net=[{"tap": "guest0"}]) as vm:
+            wakes = [floor("eventfd", 5000) for _ in range(3)]
             for size in (64, 1500):
                 mine, floors = [], []
                 for _ in range(bench.rounds(15)):
                     mine.append(vm.run(f"send 30000 {DEEP} {size}"))
                     floors.append(floor("send", "plain0", size, 30000))
-                add(bench, f"net, {size} B to a tap, depth {DEEP}", mine, floors)
+                add(bench, f"net, {size} B to a tap, depth {DEEP}", mine, floors, wakes)
+            for size in (64, 1500):
+                mine, floors = [], []
+                for _ in range(bench.rounds(15)):
+                    mine.append(vm.run(f"receive {RECEIVED}", lambda: transmit("guest0", size, RECEIVED)))
+                    floors.append(plain_receive("plain0", size, RECEIVED))
+                add(bench, f"net, {size} B from a tap", mine, floors)
 
 
-ALL = {"disk-io": disk, "net-io": net}
+def interrupts(bench):
+    """An MSI for a vCPU: by the ioctl that we use, and by an irqfd with its route."""
+    took, floors = [], []
+    for _ in range(bench.rounds(15)):
+        took.append(floor("msi", 20000))
+        floors.append(floor("irqfd", 20000))
+    bench.add("an MSI by KVM_SIGNAL_MSI; floor: by an irqfd", "us", [o.latency for o in took],
+              [f.latency for f in floors])
+
+
+ALL = {"disk-io": disk, "net-io": net, "interrupts": interrupts}

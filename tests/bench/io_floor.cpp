@@ -4,6 +4,7 @@
 //   io-floor call read|write FILE COUNT         4 KiB each by pread or pwrite
 //   io-floor send TAP SIZE COUNT                frames written to a tap
 //   io-floor receive TAP COUNT                  frames read from a tap; says "receiving" when it is ready
+//   io-floor transmit TAP SIZE COUNT            frames into a tap from the host's side, as fast as they go
 //   io-floor eventfd COUNT                      two threads wake each other, a round trip at a time, on two
 //   CPUs if
 //                                               there are two: as vCPU and device thread are
@@ -15,13 +16,15 @@
 
 #include <fcntl.h>
 #include <liburing.h>
-#include <linux/if.h>
+#include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -86,10 +89,8 @@ struct File {
   std::size_t blocks;
 };
 
-// With O_NONBLOCK io_uring tries at once what it would hand to a worker thread otherwise: as vmmd opens
-// images.
 File open_file(const char* path) {
-  const int fd = checked(open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK), path);
+  const int fd = checked(open(path, O_RDWR | O_CLOEXEC), path);
   const off_t size = lseek(fd, 0, SEEK_END);
   if (size < static_cast<off_t>(kBlock)) die("lseek");
   return {fd, static_cast<std::size_t>(size) / kBlock};
@@ -166,12 +167,17 @@ int open_tap(const char* name) {
 }
 
 // The same frames as tests/guest/bare/requests.c.
+std::vector<unsigned char> make_frame(std::size_t header, std::size_t size) {
+  std::vector<unsigned char> frame(header + size);
+  for (unsigned i = 0; i < 12; ++i) frame[header + i] = static_cast<unsigned char>(2 + 4 * i);
+  frame[header + 12] = 0x88;
+  frame[header + 13] = 0xb5;
+  return frame;
+}
+
 void send(const char* tap, std::size_t size, std::size_t count) {
   const int fd = open_tap(tap);
-  std::vector<unsigned char> frame(kNetHeader + size);
-  for (unsigned i = 0; i < 12; ++i) frame[kNetHeader + i] = static_cast<unsigned char>(2 + 4 * i);
-  frame[kNetHeader + 12] = 0x88;
-  frame[kNetHeader + 13] = 0xb5;
+  std::vector<unsigned char> frame = make_frame(kNetHeader, size);
   Meter meter(count);
   meter.start();
   for (std::uint64_t i = 0; i < count; ++i) {
@@ -204,6 +210,30 @@ void receive(const char* tap, std::size_t count) {
     ++next;
   }
   meter.report();
+}
+
+void transmit(const char* tap, std::size_t size, std::size_t count) {
+  const int fd = checked(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0), "socket");
+  sockaddr_ll to = {};
+  to.sll_family = AF_PACKET;
+  to.sll_ifindex = static_cast<int>(if_nametoindex(tap));
+  checked(bind(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), tap);
+  constexpr std::size_t kBatch = 32;
+  std::vector<std::vector<unsigned char>> frames(kBatch, make_frame(0, size));
+  std::array<iovec, kBatch> parts{};
+  std::array<mmsghdr, kBatch> messages{};
+  for (std::uint64_t next = 0; next < count;) {
+    unsigned batch = 0;
+    for (; batch < kBatch && next < count; ++batch, ++next) {
+      std::memcpy(frames[batch].data() + 14, &next, sizeof next);
+      parts[batch] = {frames[batch].data(), frames[batch].size()};
+      messages[batch].msg_hdr.msg_iov = &parts[batch];
+      messages[batch].msg_hdr.msg_iovlen = 1;
+    }
+    for (unsigned sent = 0; sent < batch;) {
+      sent += static_cast<unsigned>(checked(sendmmsg(fd, &messages[sent], batch - sent, 0), "sendmmsg"));
+    }
+  }
 }
 
 // Of those that we may use, the first to the main thread and the last to the other.
@@ -314,6 +344,8 @@ int main(int argc, char** argv) {
     send(argv[2], number(3), number(4));
   } else if (is("receive", 2)) {
     receive(argv[2], number(3));
+  } else if (is("transmit", 3)) {
+    transmit(argv[2], number(3), number(4));
   } else if (is("eventfd", 1)) {
     wake(number(2));
   } else if (is("msi", 1) || is("irqfd", 1)) {
