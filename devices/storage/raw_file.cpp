@@ -18,6 +18,7 @@ namespace vmmd::devices {
 namespace {
 
 constexpr unsigned kRingEntries = 256;
+constexpr std::size_t kMaxPlainTransfer = std::size_t{1} << 30;  // bytes; a multiple of every sector
 
 int fallocate_mode(const DiskRequest& request) {
   const bool punch = request.op == DiskOp::Discard || request.unmap;
@@ -142,12 +143,26 @@ void RawFile::prepare(DiskRequest& request) {
   io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_->ring);
   const auto [buffers, count] = rest(request);
   const std::uint64_t at = request.offset + request.progress;
+  // Most requests are one buffer, for which the kernel need not copy a vector. What is longer comes back
+  // short.
+  const auto length =
+      count == 1 ? static_cast<unsigned>(std::min<std::size_t>(buffers->iov_len, kMaxPlainTransfer)) : 0;
   switch (request.op) {
     case DiskOp::Read:
-      ::io_uring_prep_readv2(sqe, fd_.get(), buffers, count, at, options_.nowait ? RWF_NOWAIT : 0);
+      if (count == 1) {
+        ::io_uring_prep_read(sqe, fd_.get(), buffers->iov_base, length, at);
+      } else {
+        ::io_uring_prep_readv(sqe, fd_.get(), buffers, count, at);
+      }
+      sqe->rw_flags = options_.nowait ? RWF_NOWAIT : 0;
       break;
     case DiskOp::Write:
-      ::io_uring_prep_writev2(sqe, fd_.get(), buffers, count, at, request.sync ? RWF_DSYNC : 0);
+      if (count == 1) {
+        ::io_uring_prep_write(sqe, fd_.get(), buffers->iov_base, length, at);
+      } else {
+        ::io_uring_prep_writev(sqe, fd_.get(), buffers, count, at);
+      }
+      sqe->rw_flags = request.sync ? RWF_DSYNC : 0;
       break;
     case DiskOp::Flush:
       ::io_uring_prep_fsync(sqe, fd_.get(), IORING_FSYNC_DATASYNC);
