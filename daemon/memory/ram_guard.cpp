@@ -31,7 +31,7 @@ static_assert(std::atomic<std::uintptr_t>::is_always_lock_free);
 constexpr std::size_t kRanges = 128;  // two of RAM, one for each persistent memory
 // NOLINTBEGIN(cppcoreguidelines-avoid-non-const-global-variables): a signal's handler is the process's.
 std::array<Range, kRanges> ranges;
-std::mutex ranges_mutex;  // of those who take and release ranges
+std::mutex ranges_mutex;  // of those who take and release ranges, and of installing the handler
 struct sigaction previous;
 // NOLINTEND(cppcoreguidelines-avoid-non-const-global-variables)
 
@@ -65,14 +65,17 @@ void on_bus_error(int signal, siginfo_t* info, void* /*context*/) {
   errno = saved_errno;
 }
 
+// Once in a process; but one that failed is tried again with the next VM.
 Status install_handler() {
-  static const int error = [] {
-    struct sigaction action = {};
-    action.sa_sigaction = on_bus_error;
-    action.sa_flags = SA_SIGINFO;
-    return ::sigaction(SIGBUS, &action, &previous) == 0 ? 0 : errno;
-  }();
-  if (error != 0) return fail_errno(ErrorCode::Internal, error, "cannot handle SIGBUS");
+  const std::lock_guard lock(ranges_mutex);
+  static bool installed = false;
+  if (installed) return {};
+  struct sigaction action = {};
+  action.sa_sigaction = on_bus_error;
+  action.sa_flags = SA_SIGINFO;
+  if (::sigaction(SIGBUS, &action, &previous) != 0)
+    return fail_errno(ErrorCode::Internal, errno, "cannot handle SIGBUS");
+  installed = true;
   return {};
 }
 

@@ -36,7 +36,7 @@ def test_every_fault_leaves_all_or_nothing(kind, tmp_path, capsys):
     ("renameat2#1:KILL", faults.Copy), ("renameat2#1:EIO", faults.Copy), ("fsync#1:EIO", faults.Copy),
     ("fsync#7:KILL", faults.Copy), ("pwrite64#1:ENOSPC+", faults.Copy), ("linkat#1:EIO", faults.Link),
     ("ioctl#1:EIO", faults.Running), ("clone3#1:EAGAIN", faults.Copy), ("clone3#1:EAGAIN", faults.Cow),
-    ("eventfd2#1:EIO", faults.Cow), ("epoll_create1#1:ENOMEM", faults.Cow)])
+    ("rt_sigaction#1:EIO", faults.Cow), ("eventfd2#1:EIO", faults.Cow), ("epoll_create1#1:ENOMEM", faults.Cow)])
 def test_faults_that_must_be_met_every_time(point, kind, tmp_path):
     result = faults.run(kind(tmp_path), only=point)
     assert result.happened >= 1 and not result.failures, (result.possible, result.failures)
