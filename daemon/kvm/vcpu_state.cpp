@@ -1,5 +1,6 @@
 #include "daemon/kvm/vcpu_state.h"
 
+#include <cerrno>
 #include <cstring>
 #include <string>
 
@@ -11,8 +12,6 @@ namespace vmmd::kvm {
 
 namespace {
 
-constexpr int kMaxCpuidLeaves = 256;  // KVM_MAX_CPUID_ENTRIES
-constexpr int kMaxMsrs = 4096;
 constexpr std::size_t kLapicSize = KVM_APIC_REG_SIZE;
 
 kvm_msr_entry msr_entry(const state::Msr& msr) {
@@ -26,6 +25,21 @@ Status save_xsave(const VcpuFd& vcpu, std::size_t size, state::Vcpu& state) {
   VMMD_TRY(vcpu.call(request, area.data(), "reading the XSAVE area"));
   state.set_xsave(std::move(area));
   return {};
+}
+
+// What KVM takes for impossible is the snapshot's fault, or does not fit this host's CPU: not ours.
+Status put(const VcpuFd& vcpu, unsigned long request, void* argument, const char* what) {
+  if (retrying_ioctl(vcpu.fd(), request, argument) >= 0) return {};
+  const int error = errno;
+  const bool impossible = error == EINVAL || error == EPERM;
+  return fail_errno(impossible ? ErrorCode::BadRequest : ErrorCode::Internal, error,
+                    "this host's KVM refuses the saved {}", what);
+}
+
+template <class T>
+Status put(const VcpuFd& vcpu, unsigned long request, const T& value, const char* what) {
+  T copy = value;
+  return put(vcpu, request, static_cast<void*>(&copy), what);
 }
 
 }  // namespace
@@ -67,53 +81,23 @@ Result<state::Vcpu> save_vcpu(const VcpuFd& vcpu, std::span<const kvm_cpuid_entr
   return state;
 }
 
-Status check_vcpu(const Kvm& kvm, const state::Vcpu& state) {
-  if (state.cpuid_size() == 0 || state.cpuid_size() > kMaxCpuidLeaves) {
-    return fail(ErrorCode::BadRequest, "{} CPUID leaves; 1 to {} are possible", state.cpuid_size(),
-                kMaxCpuidLeaves);
-  }
-  if (state.msrs_size() > kMaxMsrs) {
-    return fail(ErrorCode::BadRequest, "{} MSRs; at most {} are possible", state.msrs_size(), kMaxMsrs);
-  }
-  if (state.lapic().size() != kLapicSize) {
-    return fail(ErrorCode::BadRequest, "LAPIC state has {} bytes instead of {}", state.lapic().size(),
-                kLapicSize);
-  }
-  if (state.xsave().size() < sizeof(kvm_xsave)) {
-    return fail(ErrorCode::BadRequest, "the XSAVE area has {} bytes; at least {} are needed",
-                state.xsave().size(), sizeof(kvm_xsave));
-  }
-  if (state.xsave().size() > kvm.xsave_size()) {
-    return fail(ErrorCode::BadRequest,
-                "the XSAVE area has {} bytes, this host's CPU has {}: its extended state lacks a part",
-                state.xsave().size(), kvm.xsave_size());
-  }
-  if (!state.has_regs() || !state.has_sregs() || !state.has_debug() || !state.has_events()) {
-    return fail(ErrorCode::BadRequest, "registers are missing");
-  }
-  if (state.mp_state() > KVM_MP_STATE_AP_RESET_HOLD) {
-    return fail(ErrorCode::BadRequest, "mp_state {} is unknown", state.mp_state());
-  }
-  return {};
-}
-
 Status restore_vcpu(const VcpuFd& vcpu, const state::Vcpu& state, std::vector<std::uint32_t>& refused_msrs) {
-  VMMD_TRY(vcpu.set<KVM_SET_MP_STATE>(kvm_mp_state{state.mp_state()}, "KVM_SET_MP_STATE"));
-  VMMD_TRY(vcpu.set<KVM_SET_REGS>(from_message(state.regs()), "KVM_SET_REGS"));
+  VMMD_TRY(put(vcpu, KVM_SET_MP_STATE, kvm_mp_state{state.mp_state()}, "mp_state"));
+  VMMD_TRY(put(vcpu, KVM_SET_REGS, from_message(state.regs()), "general registers"));
   // SREGS carries the APIC base: the LAPIC's mode, before its registers.
-  VMMD_TRY(vcpu.set<KVM_SET_SREGS>(from_message(state.sregs()), "KVM_SET_SREGS"));
+  VMMD_TRY(put(vcpu, KVM_SET_SREGS, from_message(state.sregs()), "special registers"));
   kvm_xcrs xcrs = {};
   xcrs.nr_xcrs = 1;
   xcrs.xcrs[0].value = state.xcr0();
-  VMMD_TRY(vcpu.set<KVM_SET_XCRS>(xcrs, "KVM_SET_XCRS"));
+  VMMD_TRY(put(vcpu, KVM_SET_XCRS, xcrs, "XCR0"));
   std::string xsave = state.xsave();
   xsave.resize(vcpu.xsave_size(), '\0');  // KVM reads as many bytes as its own area has
-  VMMD_TRY(vcpu.call(KVM_SET_XSAVE, xsave.data(), "writing the XSAVE area"));
-  VMMD_TRY(vcpu.set<KVM_SET_DEBUGREGS>(from_message(state.debug()), "KVM_SET_DEBUGREGS"));
+  VMMD_TRY(put(vcpu, KVM_SET_XSAVE, static_cast<void*>(xsave.data()), "XSAVE area"));
+  VMMD_TRY(put(vcpu, KVM_SET_DEBUGREGS, from_message(state.debug()), "debug registers"));
   // The LAPIC before the MSRs: TSC_DEADLINE is ignored unless the LVT timer is in deadline mode.
   kvm_lapic_state lapic = {};
   std::memcpy(lapic.regs, state.lapic().data(), kLapicSize);
-  VMMD_TRY(vcpu.set<KVM_SET_LAPIC>(lapic, "KVM_SET_LAPIC"));
+  VMMD_TRY(put(vcpu, KVM_SET_LAPIC, lapic, "LAPIC"));
   std::vector<kvm_msr_entry> msrs;
   msrs.reserve(static_cast<std::size_t>(state.msrs_size()));
   for (const state::Msr& msr : state.msrs()) msrs.push_back(msr_entry(msr));
@@ -121,7 +105,7 @@ Status restore_vcpu(const VcpuFd& vcpu, const state::Vcpu& state, std::vector<st
   kvm_vcpu_events events = from_message(state.events());
   // Hardware blocks it; KVM would neither deliver it nor let the vCPU wait.
   if (waits_for_start(state.mp_state())) events.nmi.pending = 0;
-  return vcpu.set<KVM_SET_VCPU_EVENTS>(events, "KVM_SET_VCPU_EVENTS");
+  return put(vcpu, KVM_SET_VCPU_EVENTS, events, "events");
 }
 
 }  // namespace vmmd::kvm

@@ -19,11 +19,9 @@ namespace vmmd::kvm {
 Result<state::Vcpu> save_vcpu(const VcpuFd& vcpu, std::span<const kvm_cpuid_entry2> cpuid,
                               std::span<const std::uint32_t> msr_indices, std::optional<std::uint64_t> tsc);
 
-/// Checks that `state` has the shape this KVM takes, without touching the vCPU: hostile input ends here.
-Status check_vcpu(const Kvm& kvm, const state::Vcpu& state);
-
-/// Writes a checked state but for CPUID, which has been set. MSRs that KVM refuses are appended to
-/// `refused_msrs`; the caller decides.
+/// Writes a state that check_vcpu() has passed, but for CPUID, which has been set. MSRs that KVM refuses are
+/// appended to `refused_msrs`; the caller decides. BadRequest for what KVM finds impossible, with a name for
+/// it.
 Status restore_vcpu(const VcpuFd& vcpu, const state::Vcpu& state, std::vector<std::uint32_t>& refused_msrs);
 
 }  // namespace vmmd::kvm

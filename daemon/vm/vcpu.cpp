@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 
 #include "base/signals.h"
+#include "daemon/kvm/vcpu_check.h"
 #include "daemon/kvm/vcpu_state.h"
 #include "daemon/snapshot/format/cpuid_messages.h"
 #include "daemon/vm/early_nmi.h"
@@ -292,10 +293,12 @@ Result<devices::UnitState> Vcpu::save() const {
 Status Vcpu::restore(const devices::UnitState& unit) {
   state::Vcpu state;
   VMMD_TRY(devices::unpack_state(unit, name_, 1, state));
-  if (auto checked = kvm::check_vcpu(shared_.kvm, state); !checked) {
+  if (auto checked = kvm::check_vcpu(state, shared_.kvm.xsave_size()); !checked) {
     return wrap(std::move(checked).error(), "unit {}", name_);
   }
-  VMMD_TRY(set_cpuid(snapshot::from_messages(state.cpuid())));
+  if (auto set = set_cpuid(snapshot::from_messages(state.cpuid())); !set) {
+    return wrap(std::move(set).error(), "unit {}: this host's KVM refuses the saved CPUID", name_);
+  }
   stopped_tsc_.reset();
   for (const state::Msr& msr : state.msrs()) {
     if (msr.index() == x86::kMsrTsc) stopped_tsc_ = msr.value();
