@@ -27,11 +27,13 @@ ConfigSpace::ConfigSpace(const Identity& identity) {
 
 std::uint32_t ConfigSpace::read(unsigned offset, unsigned width) const {
   std::uint32_t value = 0;
+  if (offset >= kKept) return value;  // aligned, so it is all there or none of it
   for (unsigned i = 0; i < width; ++i) value |= std::uint32_t{bytes_.at(offset + i)} << (8 * i);
   return value;
 }
 
 void ConfigSpace::write(unsigned offset, unsigned width, std::uint32_t value) {
+  if (offset >= kKept) return;
   for (unsigned i = 0; i < width; ++i) {
     const auto byte = static_cast<std::uint8_t>(value >> (8 * i));
     std::uint8_t& target = bytes_.at(offset + i);
@@ -61,11 +63,11 @@ std::string ConfigSpace::save() const {
 }
 
 Status ConfigSpace::check(std::string_view bytes, std::string_view unit, std::string_view function) const {
-  if (bytes.size() > kSize) {
+  if (bytes.size() > kKept) {
     return fail(ErrorCode::BadRequest, "unit {}: {} has {} bytes of configuration space, at most {} exist",
-                unit, function, bytes.size(), kSize);
+                unit, function, bytes.size(), kKept);
   }
-  for (unsigned i = 0; i < kSize; ++i) {
+  for (unsigned i = 0; i < kKept; ++i) {
     const auto saved = i < bytes.size() ? static_cast<std::uint8_t>(bytes[i]) : std::uint8_t{0};
     const auto fixed = static_cast<std::uint8_t>(~(writable_.at(i) | write_one_to_clear_.at(i)));
     if (((saved ^ bytes_.at(i)) & fixed) != 0) {

@@ -35,9 +35,13 @@ inline constexpr std::uint16_t kPciCommandIntxDisable = 1U << 10;
 
 /// 4 KiB of a function's configuration registers: the bytes, which bits of them the guest may write, and
 /// which it clears by writing one. Everything else is read-only, and reads zero unless set. Not locked.
+///
+/// Only the conventional 256 bytes are kept: no device of ours has extended capabilities, and the zeros of 4
+/// KiB, their masks and copies were 24 KiB of every device in every clone.
 class ConfigSpace {
  public:
   static constexpr unsigned kSize = 4096;
+  static constexpr unsigned kKept = 256;
 
   struct Identity {
     std::uint16_t vendor_id = 0;
@@ -55,7 +59,7 @@ class ConfigSpace {
   [[nodiscard]] std::uint32_t read(unsigned offset, unsigned width) const;
   void write(unsigned offset, unsigned width, std::uint32_t value);
 
-  /// The device's own: sets bytes whatever the masks say.
+  /// The device's own, below kKept: sets bytes whatever the masks say.
   void set(unsigned offset, unsigned width, std::uint32_t value);
   /// Replaces the masks of `width` bytes.
   void set_writable(unsigned offset, unsigned width, std::uint32_t mask);
@@ -72,9 +76,9 @@ class ConfigSpace {
   void restore(std::string_view bytes);
 
  private:
-  std::array<std::uint8_t, kSize> bytes_{};
-  std::array<std::uint8_t, kSize> writable_{};
-  std::array<std::uint8_t, kSize> write_one_to_clear_{};
+  std::array<std::uint8_t, kKept> bytes_{};
+  std::array<std::uint8_t, kKept> writable_{};
+  std::array<std::uint8_t, kKept> write_one_to_clear_{};
 };
 
 }  // namespace vmmd::devices

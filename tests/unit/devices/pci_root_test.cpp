@@ -77,10 +77,25 @@ TEST_CASE_FIXTURE(Machine, "what one mechanism writes the other reads") {
 }
 
 TEST_CASE_FIXTURE(Machine, "registers beyond the first 256 are reached by ECAM only") {
-  REQUIRE(root.add_device(31, &disk));
-  disk.space.set(0xffc, 4, 0x1122'3344);
-  CHECK(root.ecam().read(ecam(0, 31, 0, 0xffc), 4) == 0x1122'3344);
-  CHECK(read_port(31, 0xfc, 4) == 0);
+  struct Extended final : PciDevice {
+    [[nodiscard]] std::string_view pci_name() const override { return "extended"; }
+    [[nodiscard]] std::uint32_t read_config(unsigned offset, unsigned /*width*/) override { return offset; }
+    void write_config(unsigned /*offset*/, unsigned /*width*/, std::uint32_t /*value*/) override {}
+  } extended;
+  REQUIRE(root.add_device(31, &extended));
+  CHECK(root.ecam().read(ecam(0, 31, 0, 0xffc), 4) == 0xffc);
+  CHECK(read_port(31, 0xffc, 4) == 0xfc);
+}
+
+TEST_CASE("a function without extended capabilities reads zeros beyond its first 256 registers") {
+  ConfigSpace space({.vendor_id = 1, .device_id = 2});
+  space.set(0xfc, 4, 0x1122'3344);
+  space.write(0x100, 4, 0xffff'ffff);
+  CHECK(space.read(0xfc, 4) == 0x1122'3344);
+  CHECK(space.read(0x100, 4) == 0);
+  CHECK(space.read(0xffe, 2) == 0);
+  CHECK(space.check(space.save(), "u", "f").has_value());
+  CHECK_FALSE(space.check(std::string(257, '\0'), "u", "f").has_value());
 }
 
 TEST_CASE_FIXTURE(Machine, "absent slots, functions and buses read all ones and take no write") {
@@ -171,9 +186,9 @@ TEST_CASE("read-only bits stay, writable ones follow, error bits clear by one") 
   CHECK(space.command() == 0x0547);
   CHECK(space.read(kPciBar0, 4) == 0);
   CHECK(space.read(0xffc, 4) == 0);
-  space.set_writable(0x100, 4, 0x0000'fff0);
-  space.write(0x100, 4, 0x1234'5678);
-  CHECK(space.read(0x100, 4) == 0x5670);
+  space.set_writable(0xfc, 4, 0x0000'fff0);
+  space.write(0xfc, 4, 0x1234'5678);
+  CHECK(space.read(0xfc, 4) == 0x5670);
 }
 
 TEST_CASE("a status bit is not cleared by writing zero") {
