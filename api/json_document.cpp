@@ -1,4 +1,3 @@
-#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -12,25 +11,29 @@ using nlohmann::json;
 
 namespace {
 
-/// Reads a document without keeping it, and refuses what must never become a tree in memory.
-class FormChecker : public json::json_sax_t {
+/// Makes a tree of a document in one pass, and stops at what must never become one.
+class TreeReader : public json::json_sax_t {
  public:
-  bool null() override { return value(); }
-  bool boolean(bool /*value*/) override { return value(); }
-  bool number_integer(json::number_integer_t /*value*/) override { return value(); }
-  bool number_unsigned(json::number_unsigned_t /*value*/) override { return value(); }
-  bool number_float(json::number_float_t /*value*/, const std::string& /*text*/) override { return value(); }
-  bool string(std::string& text) override { return value() && check_text(text); }
-  bool binary(json::binary_t& /*value*/) override { return value(); }
-  bool start_object(std::size_t /*elements*/) override { return value() && open(true); }
+  bool null() override { return value() && place(nullptr); }
+  bool boolean(bool truth) override { return value() && place(truth); }
+  bool number_integer(json::number_integer_t number) override { return value() && place(number); }
+  bool number_unsigned(json::number_unsigned_t number) override { return value() && place(number); }
+  bool number_float(json::number_float_t number, const std::string& /*text*/) override {
+    return value() && place(number);
+  }
+  bool string(std::string& text) override { return value() && check_text(text) && place(std::move(text)); }
+  bool binary(json::binary_t& /*value*/) override { return false; }  // JSON text has none
+  bool start_object(std::size_t /*elements*/) override { return value() && open(json::object()); }
   bool end_object() override { return close(); }
-  bool start_array(std::size_t /*elements*/) override { return value() && open(false); }
+  bool start_array(std::size_t /*elements*/) override { return value() && open(json::array()); }
   bool end_array() override { return close(); }
 
   bool key(std::string& text) override {
     Frame& frame = frames_.back();
-    frame.key = text;
-    if (!frame.keys.insert(text).second) mistakes_.add(pointer(), "given twice");
+    const auto [member, fresh] = frame.node->get_ref<json::object_t&>().try_emplace(text);
+    frame.key = member->first;
+    frame.member = &member->second;
+    if (!fresh) mistakes_.add(pointer(), "given twice");
     return check_text(text);
   }
 
@@ -46,13 +49,16 @@ class FormChecker : public json::json_sax_t {
   }
 
   JsonMistakes& mistakes() { return mistakes_; }
+  json& root() { return root_; }
 
  private:
+  // Of a value that is being read. Its own address stays: whatever holds it gets nothing more until it is
+  // closed.
   struct Frame {
-    bool is_object = false;
-    std::string key;
-    std::size_t index = 0;       // of the element being read, plus one
-    std::set<std::string> keys;  // ordered: a hash table could be made slow by chosen keys
+    json* node = nullptr;
+    std::string_view key;  // of an object: the name of the member being read, and the member
+    json* member = nullptr;
+    std::size_t index = 0;  // of the element being read, plus one
   };
 
   bool stop(std::string_view what) {
@@ -72,9 +78,19 @@ class FormChecker : public json::json_sax_t {
     return true;
   }
 
-  bool open(bool is_object) {
+  bool place(json&& node) { return put(std::move(node)) != nullptr; }
+
+  json* put(json&& node) {
+    if (frames_.empty()) return &(root_ = std::move(node));
+    const Frame& frame = frames_.back();
+    if (frame.node->is_object()) return &(*frame.member = std::move(node));
+    return &frame.node->get_ref<json::array_t&>().emplace_back(std::move(node));
+  }
+
+  bool open(json&& node) {
     if (frames_.size() >= JsonDocument::kMaxDepth) return stop("nested too deeply");
-    frames_.push_back(Frame{is_object, {}, 0, {}});
+    json* const placed = put(std::move(node));
+    frames_.push_back(Frame{.node = placed, .key = {}, .member = nullptr, .index = 0});
     return true;
   }
 
@@ -87,8 +103,8 @@ class FormChecker : public json::json_sax_t {
     std::vector<JsonPath> chain(1);
     chain.reserve(frames_.size() + 1);  // the elements point at each other
     for (const Frame& frame : frames_) {
-      if (frame.is_object) {
-        chain.emplace_back(chain.back(), std::string_view(frame.key));
+      if (frame.node->is_object()) {
+        chain.emplace_back(chain.back(), frame.key);
       } else {
         chain.emplace_back(chain.back(), frame.index - 1);
       }
@@ -99,6 +115,7 @@ class FormChecker : public json::json_sax_t {
   std::vector<Frame> frames_;
   std::size_t values_ = 0;
   JsonMistakes mistakes_;
+  json root_;
 };
 
 }  // namespace
@@ -115,13 +132,11 @@ Result<JsonDocument> JsonDocument::parse(std::string_view text) {
   if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) {
     return fail(ErrorCode::BadRequest, "(root): empty: a JSON object is expected");
   }
-  FormChecker checker;
-  json::sax_parse(text, &checker);
-  if (!checker.mistakes().empty()) return tl::make_unexpected(checker.mistakes().take());
-  // Cannot fail any more: the same parser has just read the same bytes.
-  auto root = std::make_unique<json>(json::parse(text, nullptr, /*allow_exceptions=*/false));
-  if (root->is_discarded()) return fail(ErrorCode::BadRequest, "(root): not valid JSON");
-  return JsonDocument(std::move(root));
+  TreeReader reader;
+  const bool whole = json::sax_parse(text, &reader);
+  if (!reader.mistakes().empty()) return tl::make_unexpected(reader.mistakes().take());
+  if (!whole) return fail(ErrorCode::BadRequest, "(root): not valid JSON");
+  return JsonDocument(std::make_unique<json>(std::move(reader.root())));
 }
 
 }  // namespace vmmd::api
