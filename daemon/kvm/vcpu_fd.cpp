@@ -35,21 +35,26 @@ VcpuFd::VcpuFd(VcpuFd&& other) noexcept
     : fd_(std::move(other.fd_)),
       run_(std::exchange(other.run_, nullptr)),
       run_size_(other.run_size_),
-      xsave_size_(other.xsave_size_) {}
+      xsave_size_(other.xsave_size_),
+      tsc_khz_(other.tsc_khz_) {}
 
 VcpuFd::~VcpuFd() {
   if (run_ != nullptr) ::munmap(run_, run_size_);
 }
 
 std::uint32_t VcpuFd::tsc_khz() const {
-  const int khz = ::ioctl(fd_.get(), KVM_GET_TSC_KHZ, 0);
-  return khz < 0 ? 0 : static_cast<std::uint32_t>(khz);
+  if (!tsc_khz_) {
+    const int khz = ::ioctl(fd_.get(), KVM_GET_TSC_KHZ, 0);
+    tsc_khz_ = khz < 0 ? 0 : static_cast<std::uint32_t>(khz);
+  }
+  return *tsc_khz_;
 }
 
 Status VcpuFd::set_tsc_khz(std::uint32_t khz) const {
   if (::ioctl(fd_.get(), KVM_SET_TSC_KHZ, static_cast<unsigned long>(khz)) < 0) {
     return fail_errno(ErrorCode::Internal, errno, "cannot set the TSC frequency to {} kHz", khz);
   }
+  tsc_khz_.reset();  // KVM may round it
   return {};
 }
 
@@ -63,16 +68,13 @@ kvm_device_attr tsc_offset_attribute(std::uint64_t* value) {
 }
 }  // namespace
 
-bool VcpuFd::has_tsc_offset() const {
-  kvm_device_attr attribute = tsc_offset_attribute(nullptr);
-  return retrying_ioctl(fd_.get(), KVM_HAS_DEVICE_ATTR, &attribute) == 0;
-}
-
-Result<std::uint64_t> VcpuFd::get_tsc_offset() const {
+Result<std::optional<std::uint64_t>> VcpuFd::get_tsc_offset() const {
   std::uint64_t offset = 0;
   kvm_device_attr attribute = tsc_offset_attribute(&offset);
-  VMMD_TRY(call(KVM_GET_DEVICE_ATTR, &attribute, "reading the TSC offset"));
-  return offset;
+  if (retrying_ioctl(fd_.get(), KVM_GET_DEVICE_ATTR, &attribute) == 0) return offset;
+  // No such attribute, or a vCPU without attributes at all.
+  if (errno == ENXIO || errno == ENOTTY || errno == EINVAL) return std::nullopt;
+  return fail_errno(ErrorCode::Internal, errno, "reading the TSC offset failed");
 }
 
 Status VcpuFd::set_tsc_offset(std::uint64_t offset) const {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,13 +26,12 @@ class VcpuFd {
   [[nodiscard]] kvm_run& run_page() const { return *run_; }
   /// Bytes of the XSAVE area of this KVM.
   [[nodiscard]] std::size_t xsave_size() const { return xsave_size_; }
-  /// The guest's TSC frequency; 0 if KVM cannot tell.
+  /// The guest's TSC frequency; 0 if KVM cannot tell. Asked once: each ioctl of a vCPU costs 5 us.
   [[nodiscard]] std::uint32_t tsc_khz() const;
   /// Scales the guest's TSC (KVM_CAP_TSC_CONTROL).
   Status set_tsc_khz(std::uint32_t khz) const;
-  /// The guest's TSC minus the host's (scaled) one, KVM_VCPU_TSC_OFFSET: Linux 5.16 and later.
-  [[nodiscard]] bool has_tsc_offset() const;
-  Result<std::uint64_t> get_tsc_offset() const;
+  /// The guest's TSC minus the host's (scaled) one, KVM_VCPU_TSC_OFFSET; nothing before Linux 5.16.
+  [[nodiscard]] Result<std::optional<std::uint64_t>> get_tsc_offset() const;
   Status set_tsc_offset(std::uint64_t offset) const;
   /// KVM_RUN once. 0, or errno (EINTR after a signal or with immediate_exit set).
   [[nodiscard]] int run() const;
@@ -73,6 +73,7 @@ class VcpuFd {
   kvm_run* run_ = nullptr;
   std::size_t run_size_ = 0;
   std::size_t xsave_size_ = 0;
+  mutable std::optional<std::uint32_t> tsc_khz_;
 };
 
 /// KVM_MP_STATE_*: an application processor that waits for INIT or STARTUP. It takes no NMI.

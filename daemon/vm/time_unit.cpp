@@ -2,6 +2,8 @@
 
 #include <time.h>
 
+#include <optional>
+
 #include "daemon/x86/msr.h"
 #include "proto/state.pb.h"
 
@@ -26,12 +28,26 @@ Status rearm_deadline(const kvm::VcpuFd& vcpu) {
   return vcpu.set_msrs({&entry, 1}, refused);
 }
 
+// 146 years: as a time it is absurd, and sums of two such do not wrap.
+constexpr std::uint64_t kMostNs = std::uint64_t{1} << 62;
+
 std::uint64_t to_ticks(std::uint64_t ns, std::uint32_t khz) {
   __extension__ using Wide = unsigned __int128;
   return static_cast<std::uint64_t>(static_cast<Wide>(ns) * khz / 1'000'000);
 }
 
 }  // namespace
+
+Result<GuestTime> unpack_guest_time(const devices::UnitState& unit) {
+  state::VirtualMachine message;
+  VMMD_TRY(devices::unpack_state(unit, kUnitName, 1, message));
+  for (const std::uint64_t ns :
+       {message.kvmclock_ns(), message.realtime_ns(), message.guest_monotonic_ns()}) {
+    if (ns > kMostNs)
+      return fail(ErrorCode::BadRequest, "unit {}: {} ns is no time of a guest", kUnitName, ns);
+  }
+  return GuestTime{message.kvmclock_ns(), message.realtime_ns(), message.guest_monotonic_ns()};
+}
 
 TimeUnit::TimeUnit(const kvm::VmFd& vm, loop::VmClock& clock, const std::vector<std::unique_ptr<Vcpu>>& vcpus)
     : vm_(vm), clock_(clock), vcpus_(vcpus) {}
@@ -73,14 +89,15 @@ Status TimeUnit::start() {
 // by the same number of ticks, so that they stay in step. Without the attribute (KVM before 5.16) they run
 // on.
 Status TimeUnit::shift_tscs(std::uint64_t skip_ns) {
-  if (!vcpus_.front()->fd().has_tsc_offset()) return {};
-  VMMD_ASSIGN(const std::uint64_t now, vcpus_.front()->fd().get_msr(x86::kMsrTsc));
-  const std::uint64_t forward = to_ticks(skip_ns, vcpus_.front()->fd().tsc_khz());
+  const kvm::VcpuFd& first = vcpus_.front()->fd();
+  VMMD_ASSIGN(const std::uint64_t now, first.get_msr(x86::kMsrTsc));
+  const std::uint64_t forward = skip_ns == 0 ? 0 : to_ticks(skip_ns, first.tsc_khz());
   const std::uint64_t stopped_at = vcpus_.front()->stopped_tsc().value_or(now);
   const std::uint64_t change = stopped_at + forward - now;  // modulo 2^64, as the offset itself
   for (const auto& vcpu : vcpus_) {
-    VMMD_ASSIGN(const std::uint64_t offset, vcpu->fd().get_tsc_offset());
-    VMMD_TRY(vcpu->fd().set_tsc_offset(offset + change));
+    VMMD_ASSIGN(const std::optional<std::uint64_t> offset, vcpu->fd().get_tsc_offset());
+    if (!offset) return {};
+    VMMD_TRY(vcpu->fd().set_tsc_offset(*offset + change));
     VMMD_TRY(rearm_deadline(vcpu->fd()));
   }
   return {};
@@ -104,9 +121,7 @@ Result<devices::UnitState> TimeUnit::save() const {
 }
 
 Status TimeUnit::restore(const devices::UnitState& unit) {
-  state::VirtualMachine message;
-  VMMD_TRY(devices::unpack_state(unit, kUnitName, 1, message));
-  state_ = {message.kvmclock_ns(), message.realtime_ns(), message.guest_monotonic_ns()};
+  VMMD_ASSIGN(state_, unpack_guest_time(unit));
   stopped_ = true;
   clock_.set_monotonic_ns(state_.guest_monotonic_ns);
   return {};

@@ -11,6 +11,16 @@
 
 namespace vmmd::vm {
 
+/// Where a guest's time stands while it is stopped.
+struct GuestTime {
+  std::uint64_t kvmclock_ns = 0;
+  std::uint64_t realtime_ns = 0;  // host's wall clock when time stopped; 0 = unknown
+  std::uint64_t guest_monotonic_ns = 0;
+};
+
+/// What the unit `vm` of a snapshot says, checked: times that may be added to each other.
+Result<GuestTime> unpack_guest_time(const devices::UnitState& unit);
+
 /// The guest's time, stopped and started as a whole: kvmclock, the TSCs and the devices' clock.
 ///
 /// While the VM is paused all three stand still: at resume each goes on from the value at which it stopped,
@@ -37,17 +47,12 @@ class TimeUnit final : public devices::StateUnit {
   void reset() override {}
 
  private:
-  struct State {
-    std::uint64_t kvmclock_ns = 0;
-    std::uint64_t realtime_ns = 0;  // host's wall clock when time stopped; 0 = unknown
-    std::uint64_t guest_monotonic_ns = 0;
-  };
   Status shift_tscs(std::uint64_t skip_ns);
 
   const kvm::VmFd& vm_;
   loop::VmClock& clock_;
   const std::vector<std::unique_ptr<Vcpu>>& vcpus_;
-  State state_;
+  GuestTime state_;
   bool stopped_ = false;  // state_ is from a stop() or restore(), not yet used by start()
   bool catch_up_ = false;
 };
