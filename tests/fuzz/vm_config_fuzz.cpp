@@ -10,6 +10,7 @@
 #include "api/config_json.h"
 #include "api/messages.h"
 #include "api/options.h"
+#include "api/overrides.h"
 #include "api/validate.h"
 
 namespace {
@@ -42,6 +43,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     require(parse_snapshot_request(to_json(*request)).has_value());
   if (const auto request = parse_restore_request(text))
     require(parse_restore_request(to_json(*request)).has_value());
+  // The same of a snapshot's config.json and of what a restore changes in it, behind a byte that neither has.
+  if (const auto end = text.find('\0'); end != std::string_view::npos) {
+    if (const auto config = restored_config(text.substr(0, end), text.substr(end + 1)))
+      require(parse_vm_config(to_json(*config)).has_value());
+  }
   (void)parse_cancel_request(text);
   (void)parse_cpus_option(text);
   (void)parse_memory_option(text);

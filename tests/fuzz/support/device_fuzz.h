@@ -86,13 +86,9 @@ void play(Input& input, std::initializer_list<Region> regions, devices::StateUni
         // Up to four seconds: a periodic timer of 8 kHz that nobody answers must not slow the fuzzer down.
         clock.advance(input.take<std::uint32_t>());
         break;
-      case 5: {
-        auto state = unit.save();
-        if (!state) std::abort();
-        state->value = input.take_bytes(input.take<std::uint16_t>());
-        static_cast<void>(unit.restore(*state).has_value());
+      case 5:
+        restore_bytes(unit, input.take_bytes(input.take<std::uint16_t>()));
         break;
-      }
       case 6: {
         const auto state = unit.save();
         if (!state || !cold.restore(*state)) std::abort();
