@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <mutex>
@@ -16,6 +17,7 @@
 
 #include "base/file.h"
 #include "daemon/snapshot/format/layout.h"
+#include "daemon/snapshot/pace.h"
 #include "daemon/snapshot/touched.h"
 
 namespace vmmd::snapshot {
@@ -110,6 +112,20 @@ Status for_each_chunk(const std::vector<Chunk>& chunks, const Job& job,
   return result;
 }
 
+// Calls move(offset, count) for piece after piece of `length` bytes; a cancel ends it between two.
+template <class Move>
+Status in_pieces(Pace& pace, const Job& job, std::uint64_t length, Move move) {
+  for (std::uint64_t at = 0; at < length;) {
+    VMMD_TRY(job.check());
+    const std::uint64_t count = std::min(pace.piece(), length - at);
+    const auto start = std::chrono::steady_clock::now();
+    VMMD_TRY(move(at, count));
+    pace.took(count, std::chrono::steady_clock::now() - start);
+    at += count;
+  }
+  return {};
+}
+
 class Writer {
  public:
   Writer(const memory::GuestRam& ram, int fd, MemoryDigests& digests, Job& job)
@@ -144,7 +160,9 @@ class Writer {
       }
       std::uint64_t end = at + kPageSize;
       while (end < extent.length && !is_zero_page(host + end)) end += kPageSize;
-      VMMD_TRY(write_all_at(fd_, {host + at, end - at}, extent.offset + at, "memory.bin"));
+      VMMD_TRY(in_pieces(pace_, job_, end - at, [&](std::uint64_t from, std::uint64_t count) {
+        return write_all_at(fd_, {host + at + from, count}, extent.offset + at + from, "memory.bin");
+      }));
       written += end - at;
       at = end;
     }
@@ -173,20 +191,25 @@ class Writer {
   int fd_;
   MemoryDigests& digests_;
   Job& job_;
+  Pace pace_;
   std::atomic<std::uint64_t> written_ = 0;
 };
 
-// Waits chunk by chunk for what Writer has started, so that a cancel is noticed soon: the fsync that follows
+// Waits piece by piece for what Writer has started, so that a cancel is noticed soon: the fsync that follows
 // then has only metadata to write. An error that this wait is told, fsync is not told again.
 Status wait_for_write_back(int fd, const std::vector<Chunk>& chunks, Job& job) {
   job.enter_phase("write-back");
+  Pace pace;
   for (const Chunk& chunk : chunks) {
-    VMMD_TRY(job.check());
-    const int waited =
-        ::sync_file_range(fd, static_cast<off_t>(chunk.index * kChunkSize), kChunkSize,
-                          SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
-    if (waited != 0 && (errno == EIO || errno == ENOSPC || errno == EDQUOT))
-      return fail_errno(ErrorCode::Internal, errno, "cannot write memory.bin");
+    const std::uint64_t start = chunk.index * kChunkSize;
+    VMMD_TRY(in_pieces(pace, job, kChunkSize, [&](std::uint64_t from, std::uint64_t count) -> Status {
+      const int waited =
+          ::sync_file_range(fd, static_cast<off_t>(start + from), static_cast<off_t>(count),
+                            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+      if (waited != 0 && (errno == EIO || errno == ENOSPC || errno == EDQUOT))
+        return fail_errno(ErrorCode::Internal, errno, "cannot write memory.bin");
+      return {};
+    }));
   }
   return {};
 }
@@ -239,9 +262,13 @@ Status copy_memory_in(int fd, const memory::GuestRam& ram, const MemoryDigests* 
       }
     }
   }
+  Pace pace;
   return for_each_chunk(chunks, job, [&](const Chunk& chunk) -> Status {
     for (const Extent& extent : chunk.extents) {
-      VMMD_TRY(read_exact_at(fd, {memory.at(extent.offset), extent.length}, extent.offset, "memory.bin"));
+      VMMD_TRY(in_pieces(pace, job, extent.length, [&](std::uint64_t from, std::uint64_t count) {
+        const std::uint64_t at = extent.offset + from;
+        return read_exact_at(fd, {memory.at(at), count}, at, "memory.bin");
+      }));
       job.add_done(extent.length);
     }
     if (digests == nullptr) return {};
