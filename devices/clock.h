@@ -22,8 +22,8 @@ class Timer {
 /// Time as devices see it, injected so that tests own it. Both readings are in nanoseconds.
 ///
 /// monotonic_ns() is *guest* time: it stands still while the VM is paused and continues across snapshot and
-/// restore where it left off, so devices save deadlines as they are. realtime_ns() is the host's wall clock
-/// since 1970 (UTC).
+/// restore where it left off, so devices save deadlines as they are. realtime_ns() is wall-clock time since
+/// 1970 (UTC): the host's, but for what restores with clock=continue left out.
 class Clock {
  public:
   virtual ~Clock() = default;

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <limits>
@@ -82,6 +83,7 @@ struct VmClock::Shared {
   }
 
   DeviceLoop& loop;
+  std::atomic<std::int64_t> wall_offset_ns = 0;  // not under the mutex
   std::mutex mutex;
   std::condition_variable idle;
   bool frozen = true;
@@ -140,7 +142,15 @@ std::uint64_t VmClock::monotonic_ns() const {
 }
 
 std::int64_t VmClock::realtime_ns() const {
-  return static_cast<std::int64_t>(read_ns(CLOCK_REALTIME));
+  return static_cast<std::int64_t>(read_ns(CLOCK_REALTIME)) + wall_offset_ns();
+}
+
+void VmClock::set_wall_offset_ns(std::int64_t ns) {
+  shared_->wall_offset_ns = ns;
+}
+
+std::int64_t VmClock::wall_offset_ns() const {
+  return shared_->wall_offset_ns;
 }
 
 std::unique_ptr<devices::Timer> VmClock::make_timer(std::function<void()> callback) {

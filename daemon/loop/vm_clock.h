@@ -34,6 +34,9 @@ class VmClock final : public devices::Clock {
 
   /// For restore, while frozen: the guest time to go on from.
   void set_monotonic_ns(std::uint64_t ns);
+  /// What realtime_ns() adds to the host's wall clock.
+  void set_wall_offset_ns(std::int64_t ns);
+  [[nodiscard]] std::int64_t wall_offset_ns() const;
 
  private:
   class LoopTimer;

@@ -117,13 +117,13 @@ Status restore_machine(RestorePlan& plan, vm::Machine& machine, std::vector<std:
   if (plan.request.memory_mode == MemoryMode::Shared) {
     VMMD_TRY(mark_consumed(plan.snapshot, fmt::format("vmmd {}, pid {}", kVersion, ::getpid())));
   }
+  machine.time().begin_restore(plan.request.clock == api::RestoreRequest::ClockMode::Realtime);
   VMMD_TRY(restore_units(plan.snapshot.state, units));
   if (plan.request.identity == api::RestoreRequest::Identity::New) {
     devices::VmGenId::Id id{};
     VMMD_TRY(fill_random(std::as_writable_bytes(std::span(id)), "cannot draw a VM generation id"));
     VMMD_TRY(machine.chipset().generation_id().set_id(id));
   }
-  machine.time().finish_restore(plan.request.clock == api::RestoreRequest::ClockMode::Realtime);
   return {};
 }
 

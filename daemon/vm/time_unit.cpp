@@ -46,7 +46,13 @@ Result<GuestTime> unpack_guest_time(const devices::UnitState& unit) {
     if (ns > kMostNs)
       return fail(ErrorCode::BadRequest, "unit {}: {} ns is no time of a guest", kUnitName, ns);
   }
-  return GuestTime{message.kvmclock_ns(), message.realtime_ns(), message.guest_monotonic_ns()};
+  constexpr auto kFurthest = static_cast<std::int64_t>(kMostNs / 2);
+  if (message.wall_offset_ns() < -kFurthest || message.wall_offset_ns() > kFurthest) {
+    return fail(ErrorCode::BadRequest, "unit {}: a wall clock {} ns off the host's is none of a guest",
+                kUnitName, message.wall_offset_ns());
+  }
+  return GuestTime{message.kvmclock_ns(), message.realtime_ns(), message.guest_monotonic_ns(),
+                   message.wall_offset_ns()};
 }
 
 TimeUnit::TimeUnit(const kvm::VmFd& vm, loop::VmClock& clock, const std::vector<std::unique_ptr<Vcpu>>& vcpus)
@@ -55,7 +61,7 @@ TimeUnit::TimeUnit(const kvm::VmFd& vm, loop::VmClock& clock, const std::vector<
 Status TimeUnit::stop() {
   clock_.freeze();
   VMMD_ASSIGN(const kvm_clock_data clock, vm_.get_clock());
-  state_ = {clock.clock, wall_clock_ns(), clock_.monotonic_ns()};
+  state_ = {clock.clock, wall_clock_ns(), clock_.monotonic_ns(), clock_.wall_offset_ns()};
   for (const auto& vcpu : vcpus_) VMMD_TRY(vcpu->stop_tsc());
   stopped_ = true;
   return {};
@@ -63,23 +69,19 @@ Status TimeUnit::stop() {
 
 Status TimeUnit::start() {
   if (stopped_) {
-    std::uint64_t skip_ns = 0;
-    if (catch_up_ && state_.realtime_ns != 0) {
-      const std::uint64_t now = wall_clock_ns();
-      skip_ns = now > state_.realtime_ns ? now - state_.realtime_ns : 0;
-    }
+    const std::uint64_t skip_ns = catch_up_ ? away_ns() : 0;
     kvm_clock_data clock = {};
     clock.clock = state_.kvmclock_ns + skip_ns;
     VMMD_TRY(vm_.set_clock(clock));
     VMMD_TRY(shift_tscs(skip_ns));
     clock_.set_monotonic_ns(state_.guest_monotonic_ns + skip_ns);
+    if (restored_) set_wall_clock();
     // Tells the guest's watchdogs that it was stopped. EINVAL: this guest has no kvmclock, and needs no
     // telling.
     for (const auto& vcpu : vcpus_) {
       static_cast<void>(kvm::retrying_ioctl(vcpu->fd().fd(), KVM_KVMCLOCK_CTRL, nullptr));
     }
-    stopped_ = false;
-    catch_up_ = false;
+    stopped_ = restored_ = catch_up_ = false;
   }
   clock_.thaw();
   return {};
@@ -103,7 +105,17 @@ Status TimeUnit::shift_tscs(std::uint64_t skip_ns) {
   return {};
 }
 
-void TimeUnit::finish_restore(bool catch_up_with_wall_clock) {
+// By the host's wall clock, since time stopped.
+std::uint64_t TimeUnit::away_ns() const {
+  const std::uint64_t now = wall_clock_ns();
+  return state_.realtime_ns != 0 && now > state_.realtime_ns ? now - state_.realtime_ns : 0;
+}
+
+void TimeUnit::set_wall_clock() {
+  clock_.set_wall_offset_ns(state_.wall_offset_ns - (catch_up_ ? 0 : static_cast<std::int64_t>(away_ns())));
+}
+
+void TimeUnit::begin_restore(bool catch_up_with_wall_clock) {
   catch_up_ = catch_up_with_wall_clock;
 }
 
@@ -117,12 +129,14 @@ Result<devices::UnitState> TimeUnit::save() const {
   message.set_kvmclock_ns(state_.kvmclock_ns);
   message.set_realtime_ns(state_.realtime_ns);
   message.set_guest_monotonic_ns(state_.guest_monotonic_ns);
+  message.set_wall_offset_ns(state_.wall_offset_ns);
   return devices::pack_state(message);
 }
 
 Status TimeUnit::restore(const devices::UnitState& unit) {
   VMMD_ASSIGN(state_, unpack_guest_time(unit));
-  stopped_ = true;
+  stopped_ = restored_ = true;
+  set_wall_clock();
   clock_.set_monotonic_ns(state_.guest_monotonic_ns);
   return {};
 }

@@ -16,6 +16,7 @@ struct GuestTime {
   std::uint64_t kvmclock_ns = 0;
   std::uint64_t realtime_ns = 0;  // host's wall clock when time stopped; 0 = unknown
   std::uint64_t guest_monotonic_ns = 0;
+  std::int64_t wall_offset_ns = 0;  // see VmClock
 };
 
 /// What the unit `vm` of a snapshot says, checked: times that may be added to each other.
@@ -36,9 +37,10 @@ class TimeUnit final : public devices::StateUnit {
   /// vCPUs are still parked: time goes on from there.
   Status start();
 
-  /// After restore() of all units. With `catch_up_with_wall_clock` the next start() lets the time pass that
-  /// has passed on the host's wall clock since the snapshot.
-  void finish_restore(bool catch_up_with_wall_clock);
+  /// Before restore() of any unit. With `catch_up_with_wall_clock` the next start() lets the time pass that
+  /// has passed on the host's wall clock since the snapshot; otherwise the guest's wall clock, its RTC
+  /// included, stays behind by that.
+  void begin_restore(bool catch_up_with_wall_clock);
 
   [[nodiscard]] std::string_view unit_name() const override;
   [[nodiscard]] Result<devices::UnitState> save() const override;
@@ -47,14 +49,17 @@ class TimeUnit final : public devices::StateUnit {
   void reset() override {}
 
  private:
+  [[nodiscard]] std::uint64_t away_ns() const;
+  void set_wall_clock();
   Status shift_tscs(std::uint64_t skip_ns);
 
   const kvm::VmFd& vm_;
   loop::VmClock& clock_;
   const std::vector<std::unique_ptr<Vcpu>>& vcpus_;
   GuestTime state_;
-  bool stopped_ = false;  // state_ is from a stop() or restore(), not yet used by start()
-  bool catch_up_ = false;
+  bool stopped_ = false;   // state_ is from a stop() or restore(), not yet used by start()
+  bool restored_ = false;  // by restore()
+  bool catch_up_ = false;  // the restored one shall
 };
 
 }  // namespace vmmd::vm

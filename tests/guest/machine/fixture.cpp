@@ -207,8 +207,8 @@ Status TestVm::try_restore(const Saved& saved) {
   const auto units = machine_->units();
   VMMD_TRY(snapshot::compare_units(saved.units, units, fresh));
   REQUIRE(fresh.empty());
+  machine_->time().begin_restore(/*catch_up_with_wall_clock=*/false);
   VMMD_TRY(snapshot::restore_units(saved.units, units));
-  machine_->time().finish_restore(/*catch_up_with_wall_clock=*/false);
   return {};
 }
 
