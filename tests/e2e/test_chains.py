@@ -164,12 +164,31 @@ def resident(pid):
         return next(int(line.split()[1]) for line in smaps if line.startswith("Pss_Anon"))  # KiB
 
 
+def one_of_everything(folder):
+    """Devices of every kind; a network where taps can be made. The guest has no driver: the host's side is what is soaked."""
+    def image(name):
+        with (folder / name).open("wb") as file:
+            file.truncate(4 << 20)
+        return str(folder / name)
+
+    devices = {"disks": [{"id": "a", "path": image("a.img")}, {"id": "b", "path": image("b.img"), "overlay": "memory"}],
+               "pmem": [{"id": "p", "file": image("p.img"), "discard_writes": True}],
+               "vsock": {"cid": 3, "socket": str(folder / "v.sock")}, "console": {"mode": "Pty"},
+               "balloon": {"size": 0}, "watchdog": True}
+    if os.geteuid() == 0 and os.path.exists("/dev/net/tun"):
+        devices["net"] = [{"id": "n", "tap": f"soak{os.getpid()}"}]
+    return devices
+
+
 @pytest.mark.skipif(SANITIZED, reason="sanitizers keep freed memory")
-def test_cycles_of_snapshot_and_restore_hold_on_to_nothing(start, tmp_path, monkeypatch):
+@pytest.mark.parametrize("devices", ["plain", "every-device"])
+def test_cycles_of_snapshot_and_restore_hold_on_to_nothing(start, tmp_path, tmp_path_factory, monkeypatch, devices):
     """One daemon: snapshot, delete, restore, over and over. Memory is that of the same moment of an early cycle."""
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")  # how many arenas glibc makes is chance
     daemon = start()
-    daemon.boot(bare("pattern"), memory=MEMORY).ask("w 7 2 6", r"^ok ")
+    images = tmp_path_factory.mktemp("devices")
+    more = one_of_everything(images) if devices == "every-device" else {}
+    daemon.boot(bare("pattern"), memory=MEMORY, **more).ask("w 7 2 6", r"^ok ")
     for _ in range(EVENTS // 4 + 1):  # the history of events is full from the start; these are four each
         daemon.put("vm.pause")
         daemon.put("vm.resume")
@@ -194,6 +213,8 @@ def test_cycles_of_snapshot_and_restore_hold_on_to_nothing(start, tmp_path, monk
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"snap{SOAK:04}", daemon.folder.name])
     with contextlib.suppress(FileNotFoundError):
         assert sorted(path.name for path in daemon.folder.iterdir()) == ["api.sock", "serial.sock", "vmmd.log"]
+    daemon.put("vm.delete")
+    assert sorted(path.name for path in images.iterdir()) == (["a.img", "b.img", "p.img"] if more else [])
     growth = max(late[-10:]) - max(early)
     assert growth <= 64 + SOAK // 20, f"{growth} KiB more after {SOAK} cycles: {early} … {late[-10:]}"
     print(f"{SOAK} cycles: {max(early)} KiB private at first, {max(late[-10:])} KiB at the end")
