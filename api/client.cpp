@@ -22,6 +22,7 @@
 #include <fmt/format.h>
 
 #include "api/messages.h"
+#include "api/passed_fds.h"
 #include "base/unique_fd.h"
 
 namespace vmmd::api {
@@ -45,6 +46,8 @@ class Stream {
   explicit Stream(UniqueFd fd) : fd_(std::move(fd)) {}
 
   void expires_at(Clock::time_point deadline) { deadline_ = deadline; }
+  /// These go with the first bytes that are written; they outlive that.
+  void sends(std::span<const UniqueFd> fds) { fds_to_send_ = fds; }
   /// Waiting ends with operation_aborted once `fd` is readable; -1 for never.
   void stops_at(int fd) { stop_fd_ = fd; }
 
@@ -60,8 +63,10 @@ class Stream {
   template <class Buffers>
   std::size_t write_some(const Buffers& buffers, ErrorCodeOfBoost& error) {
     const asio::const_buffer buffer = first<asio::const_buffer>(buffers);
-    return transfer(POLLOUT, error,
-                    [&] { return ::send(fd_.get(), buffer.data(), buffer.size(), MSG_NOSIGNAL); });
+    const auto fds = std::exchange(fds_to_send_, {});
+    return transfer(POLLOUT, error, [&] {
+      return send_with_fds(fd_.get(), {static_cast<const std::byte*>(buffer.data()), buffer.size()}, fds);
+    });
   }
 
   // The concept asks for the throwing forms too; nobody calls them.
@@ -133,6 +138,7 @@ class Stream {
 
   UniqueFd fd_;
   int stop_fd_ = -1;
+  std::span<const UniqueFd> fds_to_send_;
   Clock::time_point deadline_ = Clock::time_point::max();
 };
 
@@ -208,10 +214,12 @@ bool answered_early(const ErrorCodeOfBoost& error) {
 Client::Client(std::string socket_path, Timeouts timeouts)
     : path_(std::move(socket_path)), timeouts_(timeouts) {}
 
-Result<Response> Client::request(Verb verb, std::string_view endpoint, std::string_view body) const {
+Result<Response> Client::request(Verb verb, std::string_view endpoint, std::string_view body,
+                                 std::span<const UniqueFd> fds) const {
   VMMD_ASSIGN(UniqueFd fd, connect_to(path_, timeouts_.connect));
   Stream stream(std::move(fd));
   stream.expires_at(after(timeouts_.answer));
+  stream.sends(fds);
   ErrorCodeOfBoost error;
   auto request = make_request(verb, endpoint, body);
   http::write(stream, request, error);

@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "api/endpoints.h"
 #include "base/result.h"
+#include "base/unique_fd.h"
 
 namespace vmmd::api {
 
@@ -42,9 +44,9 @@ class Client {
 
   explicit Client(std::string socket_path, Timeouts timeouts = {});
 
-  /// `endpoint` is "vm.info", or a whole target when it starts with '/'.
-  [[nodiscard]] Result<Response> request(Verb verb, std::string_view endpoint,
-                                         std::string_view body = {}) const;
+  /// `endpoint` is "vm.info", or a whole target when it starts with '/'. `fds` go with it, by SCM_RIGHTS.
+  [[nodiscard]] Result<Response> request(Verb verb, std::string_view endpoint, std::string_view body = {},
+                                         std::span<const UniqueFd> fds = {}) const;
 
   /// Follows GET /api/v1/events: calls `on_event` for each event, until it says false (success), the server
   /// ends the stream (success) or something fails. The answer time-out holds for the start only.

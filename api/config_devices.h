@@ -84,6 +84,8 @@ struct NetConfig {
   bool vhost_user = false;
   std::optional<std::string> vhost_socket;
   VhostMode vhost_mode = VhostMode::Client;
+  /// One for each queue pair of a tap that is passed open: how its owner calls the descriptor, never one of
+  /// this process by that number. See net_fds.h.
   std::vector<std::int32_t> fds;
   /// Ours: the Unix socket of a running passt, instead of a tap.
   std::optional<std::string> passt;

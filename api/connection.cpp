@@ -1,11 +1,16 @@
 // One HTTP connection: read a request, answer it, go on. At most one operation on the socket and one request
 // at a time; what a client pipelines stays in the socket (and in one read's worth of buffer) meanwhile.
+//
+// Descriptors that come along (SCM_RIGHTS) belong to the request whose bytes their message carries. A read
+// ends with bytes of that message, but may start with those of a request before.
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +26,7 @@
 #include <boost/beast/http/write.hpp>
 #include <fmt/format.h>
 
+#include "api/passed_fds.h"
 #include "api/server_core.h"
 
 namespace vmmd::api {
@@ -68,10 +74,13 @@ class Connection final : public Session {
 
   void next_request();
   void read();
+  void receive();
+  void claim_fds();
   void parse();
   [[nodiscard]] bool header_complete();
   void read_failed(const ErrorCodeOfBoost& error);
   void bad_request(const ErrorCodeOfBoost& error);
+  void refuse_early(Answer answer);
   void send_continue();
   void run_request();
   void start_events(std::string_view target);
@@ -92,6 +101,8 @@ class Connection final : public Session {
   bool head_ = false;          // a HEAD request: its answer has no body
   std::uint64_t number_ = 0;   // of the request on this connection, to know late callbacks
   std::string cancel_job_;     // to cancel when the client hangs up
+  PassedFds fds_;              // of the request
+  PassedFds last_fds_;         // that came with the last read: of the request in which it ends
   beast::flat_buffer buffer_;  // bounded by parse()
   std::optional<http::request_parser<http::string_body>> parser_;
   http::response<http::string_body> response_;
@@ -116,20 +127,51 @@ void Connection::next_request() {
 
 void Connection::read() {
   state_ = State::Reading;
-  socket_.async_read_some(buffer_.prepare(kReadBytes),
-                          [self = self()](const ErrorCodeOfBoost& error, std::size_t size) {
-                            if (!self->socket_.is_open() || self->state_ != State::Reading) return;
-                            if (error) return self->read_failed(error);
-                            self->buffer_.commit(size);
-                            self->parse();
-                          });
+  claim_fds();
+  socket_.async_wait(asio::socket_base::wait_read, [self = self()](const ErrorCodeOfBoost& error) {
+    if (!self->socket_.is_open() || self->state_ != State::Reading) return;
+    if (error) return self->read_failed(error);
+    self->receive();
+  });
+}
+
+/// Asio's reads know no descriptors that come along.
+void Connection::receive() {
+  const auto room = buffer_.prepare(kReadBytes);
+  const Received got = receive_with_fds(socket_.native_handle(),
+                                        {static_cast<std::byte*>(room.data()), room.size()}, last_fds_);
+  if (got.size < 0) {
+    if (errno == EAGAIN || errno == EINTR) return read();
+    return read_failed(ErrorCodeOfBoost(errno, boost::system::system_category()));
+  }
+  if (got.size == 0) return read_failed(asio::error::eof);
+  buffer_.commit(static_cast<std::size_t>(got.size));
+  if (got.fds_lost) {
+    return refuse_early(
+        plain_answer(500, "descriptors that came with the request are lost: vmmd may not open more files"));
+  }
+  if (fds_.size() + last_fds_.size() > kMaxPassedFds) {
+    return refuse_early(
+        plain_answer(400, fmt::format("more than {} descriptors came with the request", kMaxPassedFds)));
+  }
+  parse();
+}
+
+/// What came with the last read is the request's, as it has not ended or has ended with that read.
+void Connection::claim_fds() {
+  std::move(last_fds_.begin(), last_fds_.end(), std::back_inserter(fds_));
+  last_fds_.clear();
 }
 
 void Connection::read_failed(const ErrorCodeOfBoost& error) {
   if (error != asio::error::eof || !started_) return leave();
   peer_ended_ = true;
-  version_ = 11;
-  send(plain_answer(400, "the request ends before it is complete"), /*then_close=*/true);
+  refuse_early(plain_answer(400, "the request ends before it is complete"));
+}
+
+void Connection::refuse_early(Answer answer) {
+  version_ = parser_->is_header_done() ? parser_->get().version() : 11;
+  send(std::move(answer), /*then_close=*/true);
 }
 
 void Connection::parse() {
@@ -189,7 +231,6 @@ void Connection::send_continue() {
 }
 
 void Connection::bad_request(const ErrorCodeOfBoost& error) {
-  if (parser_->is_header_done()) version_ = parser_->get().version();
   Answer answer;
   if (error == http::error::header_limit) {
     answer = plain_answer(
@@ -200,11 +241,12 @@ void Connection::bad_request(const ErrorCodeOfBoost& error) {
   } else {
     answer = plain_answer(400, fmt::format("not an HTTP/1.1 request: {}", error.message()));
   }
-  send(std::move(answer), /*then_close=*/true);
+  refuse_early(std::move(answer));
 }
 
 void Connection::run_request() {
   disarm();
+  if (buffer_.size() == 0) claim_fds();
   auto& request = parser_->get();
   const std::string_view target = as_std(request.target());
   const Endpoint* endpoint = find_endpoint(target);
@@ -220,7 +262,7 @@ void Connection::run_request() {
       if (const auto connection = weak.lock()) connection->answered(number, std::move(answer));
     });
   };
-  auto outcome = core_.dispatcher.run(*endpoint, request.body(), std::move(reply));
+  auto outcome = core_.dispatcher.run(*endpoint, request.body(), std::exchange(fds_, {}), std::move(reply));
   if (outcome.now) return send(std::move(*outcome.now), !request.keep_alive());
   cancel_job_ = std::move(outcome.cancel_on_disconnect);
   watch_for_hangup();
@@ -262,9 +304,9 @@ void Connection::start_events(std::string_view target) {
                   !request.keep_alive());
     }
   }
-  if (auto refused = Dispatcher::refuse_body("events", request.body())) {
-    return send(std::move(*refused), !request.keep_alive());
-  }
+  auto refused = Dispatcher::refuse_body("events", request.body());
+  if (!refused) refused = Dispatcher::refuse_fds("events", fds_.size());
+  if (refused) return send(std::move(*refused), !request.keep_alive());
   const auto stream = make_event_stream(core_, std::move(socket_), since, version_ >= 11);
   leave();
   core_.enter(stream, true);
@@ -273,6 +315,8 @@ void Connection::start_events(std::string_view target) {
 void Connection::send(Answer answer, bool then_close) {
   state_ = State::Writing;
   if (core_.stopping) then_close = true;
+  fds_.clear();  // nobody took them
+  if (then_close) last_fds_.clear();
   response_ = {};
   response_.version(version_);
   response_.result(answer.status);
@@ -302,7 +346,7 @@ void Connection::sent(const ErrorCodeOfBoost& error, bool then_close) {
 }
 
 /// Closing a socket with unread bytes in it resets the client, which may then never see the answer: say that
-/// this was all, and read until it has said so too.
+/// this was all, and read until it has said so too. Descriptors that still come are closed by the kernel.
 void Connection::linger() {
   if (peer_ended_) return leave();
   state_ = State::Lingering;

@@ -59,6 +59,10 @@ bool has_body(Action action) {
          action == Action::Cancel || action == Action::Resize;
 }
 
+bool takes_fds(Action action) {
+  return action == Action::Create || action == Action::Restore;
+}
+
 }  // namespace
 
 Answer error_answer(std::string_view what, Error error) {
@@ -103,8 +107,19 @@ std::optional<Answer> Dispatcher::refuse_body(std::string_view what, std::string
   return error_answer(what, Error{ErrorCode::BadRequest, {"it takes no body; send none, or {}"}});
 }
 
-Dispatcher::Outcome Dispatcher::run(const Endpoint& endpoint, std::string_view body, Reply reply) {
+std::optional<Answer> Dispatcher::refuse_fds(std::string_view what, std::size_t count) {
+  if (count == 0) return std::nullopt;
+  return error_answer(
+      what, Error{ErrorCode::BadRequest, {fmt::format("it takes no descriptors; {} came with it", count)}});
+}
+
+Dispatcher::Outcome Dispatcher::run(const Endpoint& endpoint, std::string_view body, PassedFds fds,
+                                    Reply reply) {
   Outcome outcome;
+  if (!takes_fds(endpoint.action)) {
+    outcome.now = refuse_fds(endpoint.path, fds.size());
+    if (outcome.now) return outcome;
+  }
   if (!has_body(endpoint.action)) {
     outcome.now = refuse_body(endpoint.path, body);
     if (outcome.now) return outcome;
@@ -131,7 +146,7 @@ Dispatcher::Outcome Dispatcher::run(const Endpoint& endpoint, std::string_view b
         outcome.now = error_answer(endpoint.path, std::move(config).error());
         break;
       }
-      service_.create(std::move(*config),
+      service_.create(std::move(*config), std::move(fds),
                       no_content(std::make_shared<OneReply>(endpoint.path, std::move(reply))));
       break;
     }
@@ -147,7 +162,7 @@ Dispatcher::Outcome Dispatcher::run(const Endpoint& endpoint, std::string_view b
         outcome.now = error_answer(endpoint.path, std::move(request).error());
         break;
       }
-      service_.restore(std::move(*request),
+      service_.restore(std::move(*request), std::move(fds),
                        no_content(std::make_shared<OneReply>(endpoint.path, std::move(reply))));
       break;
     }

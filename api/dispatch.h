@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <optional>
 #include <string>
@@ -42,9 +43,12 @@ class Dispatcher {
   /// Null when `body`, sent to an endpoint without one, says nothing ("", "{}"); else the answer, 400.
   [[nodiscard]] static std::optional<Answer> refuse_body(std::string_view what, std::string_view body);
 
-  /// `endpoint` passed refuse() and is not Events. When the outcome is not there yet, `reply` is called
-  /// exactly once, on any thread, even if the Service forgets its callback.
-  [[nodiscard]] Outcome run(const Endpoint& endpoint, std::string_view body, Reply reply);
+  /// Null when an endpoint that takes no descriptors got none; else the answer, 400.
+  [[nodiscard]] static std::optional<Answer> refuse_fds(std::string_view what, std::size_t count);
+
+  /// `endpoint` passed refuse() and is not Events; `fds` came with the request. When the outcome is not there
+  /// yet, `reply` is called exactly once, on any thread, even if the Service forgets its callback.
+  [[nodiscard]] Outcome run(const Endpoint& endpoint, std::string_view body, PassedFds fds, Reply reply);
 
  private:
   Outcome run_snapshot(std::string_view body, Reply reply);

@@ -1,5 +1,4 @@
 #include <cstdint>
-#include <limits>
 #include <string>
 
 #include "api/config_enums.h"
@@ -14,13 +13,9 @@ namespace {
 Status read_descriptors(const OptionText& options, std::vector<std::int32_t>& out) {
   const auto text = options.value("fd");
   if (!text) return {};
-  auto pieces = split_list(*text);
-  if (!pieces) return options.blame("fd", std::move(pieces).error());
-  for (const std::string_view piece : *pieces) {
-    auto number = parse_number(piece, 0, std::numeric_limits<std::int32_t>::max());
-    if (!number) return options.blame("fd", std::move(number).error());
-    out.push_back(static_cast<std::int32_t>(*number));
-  }
+  auto numbers = parse_descriptors(*text);
+  if (!numbers) return options.blame("fd", std::move(numbers).error());
+  out = std::move(*numbers);
   return {};
 }
 

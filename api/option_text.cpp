@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -98,6 +99,17 @@ Result<std::vector<unsigned>> parse_cpu_list(std::string_view text) {
     for (std::uint64_t cpu = first; cpu <= last; ++cpu) cpus.push_back(static_cast<unsigned>(cpu));
   }
   return cpus;
+}
+
+Result<std::vector<std::int32_t>> parse_descriptors(std::string_view text) {
+  VMMD_ASSIGN(const auto pieces, split_list(text));
+  if (pieces.empty()) return fail(ErrorCode::BadRequest, "no descriptor is named");
+  std::vector<std::int32_t> numbers;
+  for (const std::string_view piece : pieces) {
+    VMMD_ASSIGN(const auto number, parse_number(piece, 0, std::numeric_limits<std::int32_t>::max()));
+    numbers.push_back(static_cast<std::int32_t>(number));
+  }
+  return numbers;
 }
 
 Result<OptionText> OptionText::parse(std::string_view option, std::string_view text,

@@ -28,6 +28,9 @@ namespace vmmd::api {
 /// "3", "0-2" or "[0-2,5]".
 [[nodiscard]] Result<std::vector<unsigned>> parse_cpu_list(std::string_view text);
 
+/// "3" or "[3,7]": descriptors, by their numbers.
+[[nodiscard]] Result<std::vector<std::int32_t>> parse_descriptors(std::string_view text);
+
 [[nodiscard]] bool equal_ignoring_case(std::string_view a, std::string_view b);
 
 /// The text of one option, `key=value,word,key="a,b"`, taken apart. The readers leave `out` alone when the

@@ -30,6 +30,20 @@ Result<CpuTopology> parse_topology(std::string_view text) {
   return CpuTopology{numbers[0], numbers[1], numbers[2], numbers[3]};
 }
 
+/// `[net1@[3,4],net2@[5]]`
+Result<std::vector<NetFds>> parse_net_fds(std::string_view text) {
+  VMMD_ASSIGN(const auto pieces, split_list(text));
+  std::vector<NetFds> nets;
+  for (const std::string_view piece : pieces) {
+    const auto at = piece.find('@');
+    if (at == std::string_view::npos || at == 0)
+      return fail(ErrorCode::BadRequest, "\"{}\" is not ID@[FD,...]", piece);
+    NetFds& net = nets.emplace_back(NetFds{std::string(piece.substr(0, at)), {}});
+    VMMD_ASSIGN(net.fds, parse_descriptors(piece.substr(at + 1)));
+  }
+  return nets;
+}
+
 /// The mode words and `file=`, `socket=` of consoles; exactly one of them.
 template <class Console>
 Status read_mode(const OptionText& options, std::string_view option, Console& out) {
@@ -228,7 +242,12 @@ Result<RestoreRequest> parse_restore_option(std::string_view text) {
   VMMD_TRY(options.read_name("clock", request.clock));
   VMMD_TRY(options.read_size("memory_size", request.memory_size));
   if (options.has("vcpus")) VMMD_TRY(options.read_number("vcpus", request.vcpus.emplace(), 1, 255));
-  for (const std::string_view key : {"net_fds", "vfio_fds", "iommufd_fd", "zone_updates"}) {
+  if (const auto value = options.value("net_fds")) {
+    auto nets = parse_net_fds(*value);
+    if (!nets) return options.blame("net_fds", std::move(nets).error());
+    request.net_fds = std::move(*nets);
+  }
+  for (const std::string_view key : {"vfio_fds", "iommufd_fd", "zone_updates"}) {
     if (options.has(key)) return fail(ErrorCode::NotSupported, "--restore {}=: not built yet", key);
   }
   return request;

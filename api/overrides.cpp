@@ -139,6 +139,9 @@ void drop_old_networks(json& target, const json& patch) {
     });
     if (net == nullptr || !moves) continue;
     for (const char* end : kEnds) net->erase(end);
+    if (!element.contains("tap")) {  // nor for how a tap of our own was set up
+      for (const char* field : {"ip", "mask", "host_mac"}) net->erase(field);
+    }
   }
 }
 

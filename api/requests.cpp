@@ -6,6 +6,7 @@
 #include "api/json_writer.h"
 #include "api/messages.h"
 #include "api/options.h"
+#include "api/passed_fds.h"
 #include "api/request_enums.h"
 
 namespace vmmd::api {
@@ -28,7 +29,7 @@ struct ResizeBody {
   std::optional<std::uint64_t> desired_balloon;
 };
 
-struct NetFds {
+struct NetFdCount {
   std::string id;
   std::uint32_t num_fds = 0;
 };
@@ -47,7 +48,7 @@ struct RestoreBody {
   RestoreRequest request;
   std::optional<std::string> memory_mode;
   RawObject overrides;
-  std::vector<NetFds> net_fds;
+  std::vector<NetFdCount> net_fds;
   std::vector<VfioFds> vfio_fds;
   std::optional<std::int32_t> iommufd_fd;
   std::vector<ZoneUpdate> zone_updates;
@@ -66,9 +67,9 @@ void fields(V& v, ResizeBody& c) {
 }
 
 template <class V>
-void fields(V& v, NetFds& c) {
+void fields(V& v, ConstOr<NetFdCount> auto& c) {
   v("id", c.id, kRequired);
-  v("num_fds", c.num_fds, kRequired);
+  v("num_fds", c.num_fds, FieldRule{.required = true, .min = 1, .max = kMaxPassedFds});
 }
 
 template <class V>
@@ -165,7 +166,13 @@ Result<RestoreRequest> parse_restore_request(std::string_view json) {
   const auto unbuilt = [](std::string_view field) {
     return fail(ErrorCode::NotSupported, "/{}: not built yet", field);
   };
-  if (!body.net_fds.empty()) return unbuilt("net_fds");
+  std::size_t fds = 0;
+  for (const NetFdCount& net : body.net_fds) {
+    fds += net.num_fds;
+    if (fds > kMaxPassedFds)
+      return fail(ErrorCode::BadRequest, "/net_fds: more than {} descriptors", kMaxPassedFds);
+    body.request.net_fds.push_back({net.id, std::vector<std::int32_t>(net.num_fds, -1)});
+  }
   if (!body.vfio_fds.empty()) return unbuilt("vfio_fds");
   if (body.iommufd_fd) return unbuilt("iommufd_fd");
   if (!body.zone_updates.empty()) return unbuilt("zone_updates");
@@ -220,6 +227,12 @@ std::string to_json(const RestoreRequest& request) {
   write("clock", request.clock, plain.clock);
   write("memory_size", request.memory_size, plain.memory_size);
   write("vcpus", request.vcpus, plain.vcpus);
+  if (!request.net_fds.empty()) {
+    std::vector<NetFdCount> counts;
+    for (const NetFds& net : request.net_fds)
+      counts.push_back({net.id, static_cast<std::uint32_t>(net.fds.size())});
+    writer("net_fds", counts);
+  }
   if (!request.overrides.empty()) {
     // What is not JSON goes as a string: the daemon then says where the mistake is.
     auto overrides = nlohmann::ordered_json::parse(request.overrides, nullptr, /*allow_exceptions=*/false);

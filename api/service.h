@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "api/passed_fds.h"
 #include "api/resize_request.h"
 #include "api/types.h"
 #include "base/result.h"
@@ -24,12 +25,14 @@ class Service {
   [[nodiscard]] virtual Result<std::shared_ptr<const VmInfo>> info() const = 0;
   [[nodiscard]] virtual Result<Counters> counters() const = 0;
 
-  virtual void create(VmConfig config, Done<void> done) = 0;
+  /// `fds` are for fd_places(config). Here and in restore(): those that the VM does not get are closed when
+  /// `done` is called.
+  virtual void create(VmConfig config, PassedFds fds, Done<void> done) = 0;
   virtual void command(Command command, Done<void> done) = 0;
   /// Returns the id of the job, good for cancel() from now on, even while it waits in the queue.
   virtual std::string snapshot(SnapshotRequest request, Done<SnapshotResult> done) = 0;
   virtual void resize(ResizeRequest request, Done<void> done) = 0;
-  virtual void restore(RestoreRequest request, Done<void> done) = 0;
+  virtual void restore(RestoreRequest request, PassedFds fds, Done<void> done) = 0;
   /// Asks a job to stop; completes when it has.
   virtual void cancel(std::string job_id, Done<void> done) = 0;
 };

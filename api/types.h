@@ -77,6 +77,14 @@ struct SnapshotResult {
   bool memory_digests = false;  // recorded; false: the job goes on and records them
 };
 
+/// Open taps for a network, one for each queue pair.
+struct NetFds {
+  std::string id;
+  std::vector<std::int32_t> fds;  // how their owner calls them; -1: by no number
+
+  bool operator==(const NetFds&) const = default;
+};
+
 /// PUT vm.restore. Cloud Hypervisor's fields plus ours.
 struct RestoreRequest {
   enum class MemoryMode : std::uint8_t { Cow, Copy, Shared };
@@ -94,6 +102,9 @@ struct RestoreRequest {
   ClockMode clock = ClockMode::Realtime;
   /// JSON merge patch over config.json, as text; empty = none. Lists merge by "id".
   std::string overrides;
+  /// In the place of what config.json says of these networks' taps. The descriptors themselves go beside the
+  /// request: see fd_places().
+  std::vector<NetFds> net_fds;
   /// When given, must match the manifest.
   std::optional<std::uint64_t> memory_size;  // bytes
   std::optional<unsigned> vcpus;

@@ -14,6 +14,7 @@
 #include "api/event_monitor.h"
 #include "api/events.h"
 #include "api/messages.h"
+#include "api/net_fds.h"
 #include "api/server.h"
 #include "api/socket.h"
 #include "base/version.h"
@@ -55,23 +56,40 @@ void wait_for_exit(const sigset_t& signals) {
   sigwait(&signals, &signal);
 }
 
+/// The VM has duplicates, and is to be their only owner.
+void close_inherited(const std::vector<api::NetFds>& places) {
+  for (const api::NetFds& net : places) {
+    for (const std::int32_t number : net.fds) ::close(number);
+  }
+}
+
 /// --kernel, --restore: what the API could also be asked for, asked first. A failure ends the daemon.
 void start_first_vm(DaemonOptions& options, control::DaemonService& service) {
   const auto give_up = [&service] {  // the service has logged why
     log_error("the VM of the command line cannot start: vmmd ends");
     service.exit(/*failed=*/true);
   };
+  auto places = options.vm ? api::fd_places(*options.vm) : std::vector<api::NetFds>();
+  if (options.restore) places = api::fd_places(*options.restore);
+  auto fds = api::inherited_fds(places);
+  if (!fds) {
+    log_error("{}", fds.error().to_string());
+    return give_up();
+  }
   if (options.vm) {
-    service.create(std::move(*options.vm), [give_up, &service](const Status& created) {
-      if (!created) return give_up();
-      service.command(api::Command::Boot, [give_up](const Status& booted) {
-        if (!booted) give_up();
-      });
-    });
+    service.create(std::move(*options.vm), std::move(*fds),
+                   [give_up, places, &service](const Status& created) {
+                     if (!created) return give_up();
+                     close_inherited(places);
+                     service.command(api::Command::Boot, [give_up](const Status& booted) {
+                       if (!booted) give_up();
+                     });
+                   });
   }
   if (options.restore) {
-    service.restore(std::move(*options.restore), [give_up](const Status& restored) {
-      if (!restored) give_up();
+    service.restore(std::move(*options.restore), std::move(*fds), [give_up, places](const Status& restored) {
+      if (!restored) return give_up();
+      close_inherited(places);
     });
   }
 }

@@ -220,11 +220,12 @@ int refuse_parse(const Parser& parser, const std::vector<std::string>& words, st
 }
 
 Status run_request(Session& session, const Command& command, const Arguments& arguments) {
-  std::string body;
+  RequestBody body;
   if (command.body != nullptr) {
     VMMD_ASSIGN(body, command.body(arguments));
   }
-  VMMD_ASSIGN(const api::Response response, session.client().request(command.verb, command.endpoint, body));
+  VMMD_ASSIGN(const api::Response response,
+              session.client().request(command.verb, command.endpoint, body.json, body.fds));
   session.answer(response.body);
   return {};
 }

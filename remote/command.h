@@ -6,9 +6,11 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "api/endpoints.h"
+#include "api/passed_fds.h"
 #include "base/result.h"
 
 // What vmm-remote can do, one row per command. Parsing, help, completion and the shell all read the same
@@ -54,6 +56,17 @@ class Arguments {
   std::map<std::string_view, std::vector<std::string>> values_;  // keys are Argument::name
 };
 
+/// What a command sends.
+struct RequestBody {
+  RequestBody() = default;
+  // From the text of most bodies, without more words.
+  RequestBody(std::string text) : json(std::move(text)) {}  // NOLINT(google-explicit-constructor)
+  RequestBody(std::string text, api::PassedFds passed) : json(std::move(text)), fds(std::move(passed)) {}
+
+  std::string json;
+  api::PassedFds fds;  // that go with it
+};
+
 struct Command {
   std::string_view name;  // "pause"; "snapshot list" for one word below another
   std::string_view summary;
@@ -64,7 +77,7 @@ struct Command {
   std::string_view endpoint = {};
   api::Verb verb = api::Verb::Put;
   /// The request's body; nullptr for none.
-  Result<std::string> (*body)(const Arguments&) = nullptr;
+  Result<RequestBody> (*body)(const Arguments&) = nullptr;
   /// What is more than sending one request and printing its answer. nullptr for just that.
   Status (*run)(Session&, const Command&, const Arguments&) = nullptr;
   /// Of commands that consist of commands, each of which reports for itself. The exit status.

@@ -43,7 +43,8 @@ constexpr Argument kRestore[] = {
     {"restore_config", Kind::Positional,
      "source_url=file:///"
      "dir,memory_restore_mode=cow|copy,resume=on|off,prefault=on|off,verify=none|lazy|full,"
-     "cpu_check=strict|ignore,identity=new|keep,clock=realtime|continue,memory_size=SIZE,vcpus=N",
+     "cpu_check=strict|ignore,identity=new|keep,clock=realtime|continue,memory_size=SIZE,vcpus=N,net_fds=[ID@"
+     "[FD,...],...]",
      true, "CONFIG"},
     {"--overrides", Kind::Option, "Changes to the configuration: a file, -, or JSON", false, "FILE"},
 };

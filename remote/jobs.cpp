@@ -160,20 +160,20 @@ class JobWatch {
 };
 
 /// Sends the command's request; at a terminal with a watch over its job.
-Result<api::Response> run_job(const Session& session, const Command& command, const std::string& body,
+Result<api::Response> run_job(const Session& session, const Command& command, const RequestBody& body,
                               JobMark mark) {
   std::optional<JobWatch> watch;
   if (::isatty(STDERR_FILENO) != 0) {
     watch.emplace(session, std::move(mark));
     VMMD_TRY(watch->start());
   }
-  return session.client().request(command.verb, command.endpoint, body);
+  return session.client().request(command.verb, command.endpoint, body.json, body.fds);
 }
 
 }  // namespace
 
 Status run_snapshot(Session& session, const Command& command, const Arguments& arguments) {
-  VMMD_ASSIGN(const std::string body, command.body(arguments));
+  VMMD_ASSIGN(const RequestBody body, command.body(arguments));
   VMMD_ASSIGN(
       const api::Response response,
       run_job(session, command, body, {"snapshotting", "destination", arguments.get("destination_url")}));
@@ -186,8 +186,8 @@ Status run_snapshot(Session& session, const Command& command, const Arguments& a
 }
 
 Status run_restore(Session& session, const Command& command, const Arguments& arguments) {
-  VMMD_ASSIGN(const std::string body, command.body(arguments));
-  const std::string source = nlohmann::json::parse(body).at("source_url").get<std::string>();
+  VMMD_ASSIGN(const RequestBody body, command.body(arguments));
+  const std::string source = nlohmann::json::parse(body.json).at("source_url").get<std::string>();
   VMMD_ASSIGN(const api::Response response, run_job(session, command, body, {"restoring", "source", source}));
   session.answer(response.body);
   return {};

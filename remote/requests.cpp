@@ -5,9 +5,11 @@
 
 #include <fmt/format.h>
 
+#include "api/config_json.h"
 #include "api/edit_distance.h"
 #include "api/json_argument.h"
 #include "api/messages.h"
+#include "api/net_fds.h"
 #include "api/option_text.h"
 #include "api/options.h"
 #include "api/request_enums.h"
@@ -38,11 +40,15 @@ std::optional<std::uint64_t> parse_count(const std::string& text) {
   return value;
 }
 
-Result<std::string> create_body(const Arguments& arguments) {
+Result<RequestBody> create_body(const Arguments& arguments) {
   const std::string path = arguments.find("path").value_or("-");
   auto body = api::read_json_argument(path);
   if (!body) return wrap(std::move(body).error(), "cannot read the VM's configuration");
-  return body;
+  // What is wrong with it is the daemon's to say.
+  const auto config = api::parse_vm_config(*body);
+  if (!config) return RequestBody(std::move(*body));
+  VMMD_ASSIGN(auto fds, api::inherited_fds(api::fd_places(*config)));
+  return RequestBody(std::move(*body), std::move(fds));
 }
 
 std::string check_snapshot(const Arguments& arguments) {
@@ -60,7 +66,7 @@ std::string check_snapshot(const Arguments& arguments) {
                      near.empty() ? "" : fmt::format("; did you mean `snapshot {}`?", near));
 }
 
-Result<std::string> snapshot_body(const Arguments& arguments) {
+Result<RequestBody> snapshot_body(const Arguments& arguments) {
   api::SnapshotRequest request;
   request.destination_url = arguments.get("destination_url");
   if (const auto mode = arguments.find("--mode")) {
@@ -81,7 +87,7 @@ Result<std::string> snapshot_body(const Arguments& arguments) {
   return api::to_json(request);
 }
 
-Result<std::string> restore_body(const Arguments& arguments) {
+Result<RequestBody> restore_body(const Arguments& arguments) {
   std::string config = arguments.get("restore_config");
   // Without a key it can only be the source.
   if (config.starts_with('/') || config.starts_with("file://")) config = "source_url=" + config;
@@ -92,14 +98,15 @@ Result<std::string> restore_body(const Arguments& arguments) {
     if (!text) return wrap(std::move(text).error(), "--overrides");
     request->overrides = std::move(*text);
   }
-  return api::to_json(*request);
+  VMMD_ASSIGN(auto fds, api::inherited_fds(api::fd_places(*request)));
+  return RequestBody(api::to_json(*request), std::move(fds));
 }
 
-Result<std::string> cancel_body(const Arguments& arguments) {
+Result<RequestBody> cancel_body(const Arguments& arguments) {
   return api::cancel_request_json(arguments.get("job"));
 }
 
-Result<std::string> resize_body(const Arguments& arguments) {
+Result<RequestBody> resize_body(const Arguments& arguments) {
   const auto size = [&arguments](std::string_view name) -> Result<std::optional<std::uint64_t>> {
     const auto text = arguments.find(name);
     if (!text) return std::nullopt;
@@ -115,8 +122,8 @@ Result<std::string> resize_body(const Arguments& arguments) {
   return api::resize_request_json({balloon}, vcpus, ram);
 }
 
-Result<std::string> unbuilt_body(const Arguments&) {
-  return std::string("{}");
+Result<RequestBody> unbuilt_body(const Arguments&) {
+  return RequestBody("{}");
 }
 
 }  // namespace vmmd::remote

@@ -8,13 +8,13 @@
 // Bodies of requests from arguments in ch-remote's forms, and what is wrong with arguments before that.
 namespace vmmd::remote {
 
-Result<std::string> create_body(const Arguments& arguments);
-Result<std::string> snapshot_body(const Arguments& arguments);
-Result<std::string> restore_body(const Arguments& arguments);
-Result<std::string> cancel_body(const Arguments& arguments);
-Result<std::string> resize_body(const Arguments& arguments);
+Result<RequestBody> create_body(const Arguments& arguments);
+Result<RequestBody> snapshot_body(const Arguments& arguments);
+Result<RequestBody> restore_body(const Arguments& arguments);
+Result<RequestBody> cancel_body(const Arguments& arguments);
+Result<RequestBody> resize_body(const Arguments& arguments);
 /// Of commands that no daemon of ours knows what to do with: it says so before it reads the body.
-Result<std::string> unbuilt_body(const Arguments& arguments);
+Result<RequestBody> unbuilt_body(const Arguments& arguments);
 
 std::string check_snapshot(const Arguments& arguments);
 

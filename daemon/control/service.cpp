@@ -56,12 +56,14 @@ void DaemonService::ask(std::string_view name, api::Done<T> done, std::function<
   });
 }
 
-void DaemonService::create(api::VmConfig config, api::Done<void> done) {
+void DaemonService::create(api::VmConfig config, api::PassedFds fds, api::Done<void> done) {
   // Shared: std::function wants copies, and a configuration may be large.
   auto shared = std::make_shared<api::VmConfig>(std::move(config));
-  ask<void>("vm.create", std::move(done), [this, shared]() -> Status {
+  auto passed = std::make_shared<api::PassedFds>(std::move(fds));
+  ask<void>("vm.create", std::move(done), [this, shared, passed]() -> Status {
+    api::PassedFds mine = std::exchange(*passed, {});  // closed before the answer, unless the VM has them
     VMMD_TRY(api::validate(*shared));
-    return control_.create(std::move(*shared));
+    return control_.create(std::move(*shared), std::move(mine));
   });
 }
 
@@ -120,10 +122,11 @@ void DaemonService::resize(api::ResizeRequest request, api::Done<void> done) {
   ask<void>("vm.resize", std::move(done), [this, request] { return control_.resize(request); });
 }
 
-void DaemonService::restore(api::RestoreRequest request, api::Done<void> done) {
+void DaemonService::restore(api::RestoreRequest request, api::PassedFds fds, api::Done<void> done) {
+  auto passed = std::make_shared<api::PassedFds>(std::move(fds));
   ask<void>("vm.restore", std::move(done),
-            [this, job = new_job("restore"), request = std::move(request)]() mutable {
-              return control_.restore(request, std::move(job));
+            [this, job = new_job("restore"), request = std::move(request), passed]() mutable {
+              return control_.restore(request, std::exchange(*passed, {}), std::move(job));
             });
 }
 

@@ -25,11 +25,11 @@ class DaemonService final : public api::Service {
 
   [[nodiscard]] Result<std::shared_ptr<const api::VmInfo>> info() const override { return board_.info(); }
   [[nodiscard]] Result<api::Counters> counters() const override { return board_.counters(); }
-  void create(api::VmConfig config, api::Done<void> done) override;
+  void create(api::VmConfig config, api::PassedFds fds, api::Done<void> done) override;
   void command(api::Command command, api::Done<void> done) override;
   std::string snapshot(api::SnapshotRequest request, api::Done<api::SnapshotResult> done) override;
   void resize(api::ResizeRequest request, api::Done<void> done) override;
-  void restore(api::RestoreRequest request, api::Done<void> done) override;
+  void restore(api::RestoreRequest request, api::PassedFds fds, api::Done<void> done) override;
   void cancel(std::string job_id, api::Done<void> done) override;
 
   /// Orderly end: cancels jobs, deletes the VM, then exits.

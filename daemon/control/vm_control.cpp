@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "api/findings.h"
+#include "api/net_fds.h"
 #include "api/options.h"
 #include "daemon/control/announce.h"
 #include "daemon/log.h"
@@ -96,7 +97,7 @@ void VmControl::publish(std::optional<VmState> state) {
 }
 
 // Validated by the caller; see Service::create().
-Status VmControl::create(api::VmConfig config) {
+Status VmControl::create(api::VmConfig config, api::PassedFds fds) {
   VMMD_TRY(vm::check_action(Action::Create, state_));
   if (auto layout = memory::ram_layout(config.memory.size, config.cpus.max_phys_bits); !layout)
     return api::blame("/memory/size", std::move(layout).error());
@@ -104,7 +105,9 @@ Status VmControl::create(api::VmConfig config) {
   VMMD_TRY(vm::allot_places(config));
   VMMD_TRY(vm::give_macs(config));
   VMMD_TRY(vm::give_pmem_sizes(config));
-  VMMD_ASSIGN(host_, vm::HostSide::open(config, vm::HostSide::Life::New));
+  VMMD_ASSIGN(auto taps, api::share_out(api::fd_places(config), std::move(fds)));
+  VMMD_ASSIGN(host_, vm::HostSide::open(config, vm::HostSide::Life::New, std::move(taps)));
+  api::forget_fd_numbers(config);
   config_ = std::move(config);
   publish(VmState::Created);
   announce(events_, "vm", "created");
@@ -321,11 +324,12 @@ void VmControl::report_progress(snapshot::Job& job) {
   });
 }
 
-Status VmControl::restore(const api::RestoreRequest& request, std::shared_ptr<snapshot::Job> job) {
+Status VmControl::restore(const api::RestoreRequest& request, api::PassedFds fds,
+                          std::shared_ptr<snapshot::Job> job) {
   VMMD_TRY(vm::check_action(Action::Restore, state_));
   report_progress(*job);
   announce(events_, "vm", "restoring", {{"job", job->id()}, {"source", request.source_url}});
-  auto loaded = load_snapshot(request, *job);
+  auto loaded = load_snapshot(request, std::move(fds), *job);
   if (!loaded) {
     forget_vm();
     announce(events_, "vm", "restore-failed", {{"error", loaded.error().to_string()}});
@@ -404,7 +408,8 @@ void VmControl::on_memory_checked(std::uint64_t generation, const Result<snapsho
 }
 
 Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreRequest& request,
-                                                        snapshot::Job& job) {
+                                                        api::PassedFds fds, snapshot::Job& job) {
+  VMMD_ASSIGN(auto taps, api::share_out(api::fd_places(request), std::move(fds)));
   VMMD_ASSIGN(const auto kvm, this->kvm());
   job.enter_phase("check");
   VMMD_ASSIGN(snapshot::RestorePlan plan, snapshot::plan_restore(request, *kvm));
@@ -412,7 +417,7 @@ Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreReques
   VMMD_ASSIGN(memory::GuestRam ram, snapshot::restore_ram(plan, job));
   job.enter_phase("machine");
   VMMD_ASSIGN(auto layers, plan.snapshot.duplicate_layers());
-  VMMD_ASSIGN(host_, vm::HostSide::restore(plan.config, std::move(layers)));
+  VMMD_ASSIGN(host_, vm::HostSide::restore(plan.config, std::move(layers), std::move(taps)));
   signals_ = std::make_unique<GuestSignals>(*this, ++generation_);
   VMMD_ASSIGN(machine_, vm::Machine::create(kvm, plan.config, std::move(ram), *host_, *signals_));
   std::vector<std::string> fresh;
@@ -422,6 +427,7 @@ Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreReques
     announce(events_, "vm", "unit-not-in-snapshot", {{"unit", unit}});
   }
   config_ = std::move(plan.config);
+  api::forget_fd_numbers(config_);
   board_.set_machine(machine_.get());
   watch_memory();
   return std::move(plan.snapshot);

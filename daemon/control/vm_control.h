@@ -7,6 +7,7 @@
 #include <string>
 
 #include "api/events.h"
+#include "api/passed_fds.h"
 #include "api/resize_request.h"
 #include "api/types.h"
 #include "base/result.h"
@@ -46,7 +47,8 @@ class VmControl {
     static_cast<void>(x86::host_cpu_brand());
   }
 
-  Status create(api::VmConfig config);
+  /// `fds` are for api::fd_places(), here and in restore(); the VM has them until it is removed.
+  Status create(api::VmConfig config, api::PassedFds fds);
   Status boot();
   Status pause();
   Status resume();
@@ -61,13 +63,14 @@ class VmControl {
   Result<api::SnapshotResult> snapshot(const api::SnapshotRequest& request,
                                        std::shared_ptr<snapshot::Job> job);
   /// With verify=lazy the job goes on: see Background::verify().
-  Status restore(const api::RestoreRequest& request, std::shared_ptr<snapshot::Job> job);
+  Status restore(const api::RestoreRequest& request, api::PassedFds fds, std::shared_ptr<snapshot::Job> job);
 
  private:
   class GuestSignals;
   Result<std::shared_ptr<const kvm::Kvm>> kvm();
   Status start_machine();
-  Result<snapshot::OpenSnapshot> load_snapshot(const api::RestoreRequest& request, snapshot::Job& job);
+  Result<snapshot::OpenSnapshot> load_snapshot(const api::RestoreRequest& request, api::PassedFds fds,
+                                               snapshot::Job& job);
   Status write_back(const api::SnapshotRequest& request, snapshot::Job& job);
   void record_digests(std::shared_ptr<snapshot::Job> job, const std::string& destination_url);
   void check_memory(std::shared_ptr<snapshot::Job> job, snapshot::OpenSnapshot snapshot);

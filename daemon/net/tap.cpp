@@ -10,6 +10,8 @@
 #include <string_view>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "base/file.h"
 #include "daemon/net/interface.h"
 #include "devices/virtio/net_protocol.h"
@@ -89,23 +91,32 @@ Result<std::unique_ptr<TapBackend>> TapBackend::open(const Config& config) {
   return tap;
 }
 
-Result<std::unique_ptr<TapBackend>> TapBackend::adopt(std::vector<UniqueFd> fds) {
+Result<std::unique_ptr<TapBackend>> TapBackend::adopt(std::vector<UniqueFd> fds,
+                                                      const std::vector<std::int32_t>& numbers) {
   std::unique_ptr<TapBackend> tap(new TapBackend);
-  for (UniqueFd& fd : fds) {
+  for (std::size_t i = 0; i < fds.size(); ++i) {
+    UniqueFd& fd = fds[i];
+    const std::string what = numbers.at(i) >= 0 ? fmt::format("descriptor {}", numbers.at(i))
+                                                : fmt::format("descriptor {} of {}", i + 1, fds.size());
     ifreq request = {};
     if (::ioctl(fd.get(), TUNGETIFF, &request) != 0) {
-      return fail_errno(ErrorCode::BadRequest, errno, "descriptor {} is not an open tap", fd.get());
+      return fail_errno(ErrorCode::BadRequest, errno, "{} is not an open tap", what);
     }
     const auto flags = static_cast<unsigned>(request.ifr_flags);
     if ((flags & IFF_TAP) == 0 || (flags & IFF_VNET_HDR) == 0 || (flags & IFF_NO_PI) == 0) {
       return fail(ErrorCode::BadRequest,
-                  "descriptor {} was opened without IFF_TAP, IFF_NO_PI or IFF_VNET_HDR: all are needed",
-                  fd.get());
+                  "{} was opened without IFF_TAP, IFF_NO_PI or IFF_VNET_HDR: all are needed", what);
+    }
+    if (i > 0 && tap->name_ != request.ifr_name) {
+      return fail(
+          ErrorCode::BadRequest,
+          "{} is tap \"{}\", not \"{}\" as the one before: the pairs of a network are queues of one tap",
+          what, request.ifr_name, tap->name_);
     }
     tap->name_ = request.ifr_name;
     const int status = ::fcntl(fd.get(), F_GETFL);
     if (status < 0 || ::fcntl(fd.get(), F_SETFL, status | O_NONBLOCK) != 0) {
-      return fail_errno(ErrorCode::Internal, errno, "cannot make descriptor {} non-blocking", fd.get());
+      return fail_errno(ErrorCode::Internal, errno, "cannot make {} non-blocking", what);
     }
     VMMD_TRY(tap->add_queue(std::move(fd)));
   }

@@ -26,8 +26,10 @@ class TapBackend final : public devices::NetBackend {
   };
   static Result<std::unique_ptr<TapBackend>> open(const Config& config);
   /// Takes open taps (/dev/net/tun after TUNSETIFF with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR; or macvtaps),
-  /// one for each pair. They stay as they are otherwise: who opened them has set them up.
-  static Result<std::unique_ptr<TapBackend>> adopt(std::vector<UniqueFd> fds);
+  /// one for each pair. They stay as they are otherwise: who opened them has set them up. `numbers` are what
+  /// their owner calls them, for messages; -1: by no number.
+  static Result<std::unique_ptr<TapBackend>> adopt(std::vector<UniqueFd> fds,
+                                                   const std::vector<std::int32_t>& numbers);
 
   [[nodiscard]] std::string name() const override { return "tap \"" + name_ + "\""; }
   [[nodiscard]] const std::string& interface() const { return name_; }

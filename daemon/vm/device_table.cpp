@@ -64,8 +64,10 @@ std::vector<ConfiguredDevice> configured_devices(api::VmConfig& config) {
                          return DiskEnd::open(disk, groups, glue.snapshot_files);
                        }});
   }
-  for (std::size_t i = 0; i < config.net.size(); ++i)
-    devices.push_back(device<NetEnd>(fmt::format("/net/{}", i), "net", config.net[i]));
+  for (std::size_t i = 0; i < config.net.size(); ++i) {
+    devices.push_back({fmt::format("/net/{}", i), "net", &config.net[i].pci,
+                       [&net = config.net[i]](const HostGlue& glue) { return NetEnd::open(net, glue.fds); }});
+  }
   for (std::size_t i = 0; i < config.pmem.size(); ++i) {
     devices.push_back(
         {fmt::format("/pmem/{}", i), "pmem", &config.pmem[i].pci,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "api/config.h"
+#include "api/net_fds.h"
 #include "base/unique_fd.h"
 #include "daemon/loop/device_loop.h"
 #include "daemon/vm/host_end.h"
@@ -23,6 +24,7 @@ struct HostGlue {
   loop::DeviceLoop& loop;  // the device thread
   bool restored = false;   // the VM comes from a snapshot: go on with files, do not empty them
   SnapshotFiles* snapshot_files = nullptr;  // nullptr: the VM does not come from a snapshot just now
+  api::FdsById* fds = nullptr;              // of networks, by their ids; nullptr: none were passed
 };
 
 /// One PCI device that a configuration asks for.

@@ -30,12 +30,13 @@ Result<std::unique_ptr<loop::DeviceLoop>> own_loop(const ConfiguredDevice& devic
 
 }  // namespace
 
-Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config, Life life) {
-  return open(config, life, nullptr);
+Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config, Life life, api::FdsById fds) {
+  return open(config, life, nullptr, fds);
 }
 
-Result<std::unique_ptr<HostSide>> HostSide::restore(const api::VmConfig& config, SnapshotFiles files) {
-  VMMD_ASSIGN(auto host, open(config, Life::Restored, &files));
+Result<std::unique_ptr<HostSide>> HostSide::restore(const api::VmConfig& config, SnapshotFiles files,
+                                                    api::FdsById fds) {
+  VMMD_ASSIGN(auto host, open(config, Life::Restored, &files, fds));
   if (!files.empty()) {
     return fail(ErrorCode::BadRequest,
                 "the snapshot has {}, and no device takes it: a disk with overlay = memory stays one, and so "
@@ -45,8 +46,8 @@ Result<std::unique_ptr<HostSide>> HostSide::restore(const api::VmConfig& config,
   return host;
 }
 
-Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config, Life life,
-                                                 SnapshotFiles* files) {
+Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config, Life life, SnapshotFiles* files,
+                                                 api::FdsById& fds) {
   std::unique_ptr<HostSide> host(new HostSide);
   VMMD_TRY(host->loop_.start());
   const bool append = life == Life::Restored;
@@ -60,12 +61,13 @@ Result<std::unique_ptr<HostSide>> HostSide::open(const api::VmConfig& config, Li
       chardev::make_char_backend(char_config(debug.mode, debug.file, std::nullopt, append), host->loop_);
   if (!console) return api::blame("/debug_console", std::move(console).error());
   host->debug_console_ = std::move(*console);
-  VMMD_TRY(host->open_devices(config, life, files));
+  VMMD_TRY(host->open_devices(config, life, files, fds));
   return host;
 }
 
-Status HostSide::open_devices(api::VmConfig config, Life life, SnapshotFiles* files) {
-  const HostGlue glue{.loop = loop_, .restored = life == Life::Restored, .snapshot_files = files};
+Status HostSide::open_devices(api::VmConfig config, Life life, SnapshotFiles* files, api::FdsById& fds) {
+  const HostGlue glue{
+      .loop = loop_, .restored = life == Life::Restored, .snapshot_files = files, .fds = &fds};
   for (const ConfiguredDevice& device : configured_devices(config)) {
     const auto slot = device.slot();
     if (!slot) continue;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "api/config.h"
+#include "api/net_fds.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "daemon/loop/device_loop.h"
@@ -22,11 +23,14 @@ class HostSide {
   /// Opens what the configuration names, of the virtio devices those that have a place (see allot_places()):
   /// a device without one was not there when the VM was created. A new VM empties the files its consoles
   /// write to; a restored one goes on at their ends.
+  /// Networks that get their taps as descriptors find them in `fds`.
   enum class Life { New, Restored };
-  static Result<std::unique_ptr<HostSide>> open(const api::VmConfig& config, Life life);
+  static Result<std::unique_ptr<HostSide>> open(const api::VmConfig& config, Life life,
+                                                api::FdsById fds = {});
   /// A VM from a snapshot with these files: each belongs to a device, or the restore is refused.
   static Result<std::unique_ptr<HostSide>> restore(const api::VmConfig& config,
-                                                   std::map<std::string, UniqueFd> files);
+                                                   std::map<std::string, UniqueFd> files,
+                                                   api::FdsById fds = {});
   HostSide(const HostSide&) = delete;
   HostSide& operator=(const HostSide&) = delete;
 
@@ -53,8 +57,9 @@ class HostSide {
  private:
   HostSide() = default;
   static Result<std::unique_ptr<HostSide>> open(const api::VmConfig& config, Life life,
-                                                std::map<std::string, UniqueFd>* files);
-  Status open_devices(api::VmConfig config, Life life, std::map<std::string, UniqueFd>* files);
+                                                std::map<std::string, UniqueFd>* files, api::FdsById& fds);
+  Status open_devices(api::VmConfig config, Life life, std::map<std::string, UniqueFd>* files,
+                      api::FdsById& fds);
 
   loop::DeviceLoop loop_;  // outlives the backends
   std::unique_ptr<devices::CharBackend> serial_;

@@ -1,8 +1,5 @@
 #include "daemon/vm/net_end.h"
 
-#include <fcntl.h>
-
-#include <cerrno>
 #include <optional>
 #include <span>
 #include <utility>
@@ -21,27 +18,23 @@ namespace {
 
 using Backend = std::unique_ptr<devices::NetBackend>;
 
-Result<Backend> adopt(const std::vector<std::int32_t>& numbers) {
-  std::vector<UniqueFd> fds;
-  for (const std::int32_t number : numbers) {
-    UniqueFd copy(::fcntl(number, F_DUPFD_CLOEXEC, 0));
-    if (!copy) {
-      return fail_errno(ErrorCode::BadRequest, errno,
-                        "descriptor {} of a network: pass taps with the request, or inherit them to vmmd",
-                        number);
-    }
-    fds.push_back(std::move(copy));
+Result<Backend> adopt(const api::NetConfig& config, api::FdsById* fds) {
+  auto found = fds == nullptr ? api::FdsById::node_type() : fds->extract(config.pci.id.value_or(""));
+  if (found.empty()) {
+    return fail(
+        ErrorCode::WrongState,
+        "its taps were descriptors and are closed: delete the VM, and create or restore it with new ones");
   }
-  VMMD_ASSIGN(auto tap, net::TapBackend::adopt(std::move(fds)));
+  VMMD_ASSIGN(auto tap, net::TapBackend::adopt(std::move(found.mapped()), config.fds));
   return Backend(std::move(tap));
 }
 
-Result<Backend> open_backend(const api::NetConfig& config) {
+Result<Backend> open_backend(const api::NetConfig& config, api::FdsById* fds) {
   if (config.passt) {
     VMMD_ASSIGN(auto passt, net::PasstBackend::connect(*config.passt));
     return Backend(std::move(passt));
   }
-  if (!config.fds.empty()) return adopt(config.fds);
+  if (!config.fds.empty()) return adopt(config, fds);
   net::TapBackend::Config tap_config;
   tap_config.name = config.tap.value_or("");
   tap_config.pairs = config.num_queues / 2U;
@@ -57,8 +50,8 @@ Result<Backend> open_backend(const api::NetConfig& config) {
 
 }  // namespace
 
-Result<std::unique_ptr<HostEnd>> NetEnd::open(const api::NetConfig& config) {
-  auto backend = open_backend(config);
+Result<std::unique_ptr<HostEnd>> NetEnd::open(const api::NetConfig& config, api::FdsById* fds) {
+  auto backend = open_backend(config, fds);
   if (!backend) {
     return wrap(std::move(backend).error(), "cannot open the host's end of network \"{}\"",
                 config.pci.id.value_or(""));
@@ -68,7 +61,7 @@ Result<std::unique_ptr<HostEnd>> NetEnd::open(const api::NetConfig& config) {
 
 Result<std::unique_ptr<devices::VirtioDevice>> NetEnd::make_device(const DeviceGlue& glue) {
   if (!backend_->failure().empty() && config_.fds.empty()) {
-    if (auto again = open_backend(config_)) backend_ = std::move(*again);
+    if (auto again = open_backend(config_, nullptr)) backend_ = std::move(*again);
   }
   devices::NetDevice::Config config;
   config.id = config_.pci.id.value_or("");

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "api/config.h"
+#include "api/net_fds.h"
 #include "daemon/vm/host_end.h"
 #include "devices/net_backend.h"
 
@@ -12,8 +13,9 @@ namespace vmmd::vm {
 /// failed is opened again then, if it can be.
 class NetEnd final : public HostEnd {
  public:
-  /// `config` passed validate(), and give_macs() saw it. Duplicates its descriptors.
-  static Result<std::unique_ptr<HostEnd>> open(const api::NetConfig& config);
+  /// `config` passed validate(), and give_macs() saw it. A network with `fds` takes its taps out of `fds`;
+  /// they are gone with this end.
+  static Result<std::unique_ptr<HostEnd>> open(const api::NetConfig& config, api::FdsById* fds);
   Result<std::unique_ptr<devices::VirtioDevice>> make_device(const DeviceGlue& glue) override;
 
  private:

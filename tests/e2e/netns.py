@@ -1,6 +1,7 @@
 """A network namespace for a test and all that it starts, and what a test does in it as the guest's peer."""
 import contextlib
 import ctypes
+import fcntl
 import os
 import socket
 import struct
@@ -34,6 +35,32 @@ def namespace():
 
 def ip(*arguments):
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+TUNSETIFF = 0x400454CA
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100
+
+
+@contextlib.contextmanager
+def open_tap(name, address=None, queues=1, flags=IFF_TAP | IFF_NO_PI | IFF_VNET_HDR):
+    """A tap of ours, up: its descriptors, one for each queue, for the block. It goes with the last that has it open."""
+    fds = []
+    try:
+        for _ in range(queues):
+            fds.append(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
+            mode = flags | (IFF_MULTI_QUEUE if queues > 1 else 0)
+            fcntl.ioctl(fds[-1], TUNSETIFF, struct.pack("16sH22x", name.encode(), mode))
+        if address:
+            ip("addr", "add", f"{address}/24", "dev", name)
+        ip("link", "set", name, "up")
+        yield fds
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def exists(interface):
+    return subprocess.run(["ip", "link", "show", interface], capture_output=True).returncode == 0
 
 
 def _checksum(data):

@@ -19,10 +19,10 @@ def environment(daemon=None, **more):
     return {**clean, **more}
 
 
-def remote(daemon, *arguments, stdin="", **more):
-    """A finished run: returncode, stdout, stderr."""
+def remote(daemon, *arguments, stdin="", inherit=(), **more):
+    """A finished run: returncode, stdout, stderr. `inherit`: descriptors it has."""
     return subprocess.run([REMOTE, *map(str, arguments)], input=stdin, env=environment(daemon, **more),
-                          capture_output=True, text=True, timeout=PATIENCE)
+                          capture_output=True, text=True, timeout=PATIENCE, pass_fds=inherit)
 
 
 def ok(daemon, *arguments, **more):

@@ -39,12 +39,21 @@ class ApiError(Exception):
 
 
 class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path, timeout):
+    def __init__(self, path, timeout, fds=()):
+        """`fds`: go with the first bytes that are sent."""
         super().__init__("localhost", timeout=timeout)
         self.path = str(path)
+        self.fds = fds
 
     def connect(self):
         self.sock = unix_socket(self.path, self.timeout)
+
+    def send(self, data):
+        if self.fds:
+            self.connect()
+            first, self.fds = self.fds, ()
+            data = data[socket.send_fds(self.sock, [data], first):]
+        super().send(data)
 
 
 def unix_socket(path, timeout=PATIENCE):
@@ -170,8 +179,8 @@ class Serial:
 
 
 class Daemon:
-    def __init__(self, folder, *arguments, wrapper=()):
-        """`wrapper`: what runs vmmd, a program with its arguments that becomes vmmd."""
+    def __init__(self, folder, *arguments, wrapper=(), inherit=()):
+        """`wrapper`: what runs vmmd, a program with its arguments that becomes vmmd. `inherit`: descriptors it has."""
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.api = self.folder / "api.sock"
@@ -185,13 +194,13 @@ class Daemon:
             self.process = subprocess.Popen(
                 [*wrapper, VMMD, "--api-socket", f"fd={listener.fileno()}", "-v", *map(str, arguments)],
                 stdin=subprocess.DEVNULL, stdout=self.log.open("ab"), stderr=subprocess.STDOUT,
-                pass_fds=[listener.fileno()])
+                pass_fds=[listener.fileno(), *inherit])
 
     # The API
 
-    def raw(self, method, path, body=None, timeout=PATIENCE):
+    def raw(self, method, path, body=None, timeout=PATIENCE, fds=()):
         """(status, parsed body or None)"""
-        connection = UnixConnection(self.api, timeout)
+        connection = UnixConnection(self.api, timeout, fds)
         try:
             headers = {"Accept": "application/json"}
             data = body
@@ -208,8 +217,8 @@ class Daemon:
         finally:
             connection.close()
 
-    def call(self, method, path, body=None, timeout=PATIENCE):
-        status, answer = self.raw(method, path, body, timeout)
+    def call(self, method, path, body=None, timeout=PATIENCE, fds=()):
+        status, answer = self.raw(method, path, body, timeout, fds)
         if status >= 300:
             raise ApiError(status, answer)
         return answer
@@ -217,8 +226,8 @@ class Daemon:
     def get(self, path):
         return self.call("GET", path)
 
-    def put(self, path, body=None, timeout=PATIENCE):
-        return self.call("PUT", path, body, timeout)
+    def put(self, path, body=None, timeout=PATIENCE, fds=()):
+        return self.call("PUT", path, body, timeout, fds)
 
     def state(self):
         return self.get("vm.info")["state"]
@@ -251,9 +260,9 @@ class Daemon:
     def serial_path(self):
         return self.folder / "serial.sock"
 
-    def create(self, kernel, cmdline="", **more):
+    def create(self, kernel, cmdline="", fds=(), **more):
         config = self.config(kernel, cmdline, **more)
-        self.put("vm.create", config)
+        self.put("vm.create", config, fds=fds)
         return config
 
     def boot(self, kernel, cmdline="", **more):
@@ -270,11 +279,12 @@ class Daemon:
     def snapshot(self, folder, **more):
         return self.put("vm.snapshot", {"destination_url": f"file://{folder}", **more})
 
-    def restore(self, folder, resume=True, **more):
+    def restore(self, folder, resume=True, fds=(), **more):
         """Restores with this daemon's own serial socket; returns the guest's serial line."""
         overrides = {"serial": {"mode": "Socket", "socket": str(self.serial_path)}}
         overrides.update(more.pop("overrides", {}))
-        self.put("vm.restore", {"source_url": f"file://{folder}", "resume": resume, "overrides": overrides, **more})
+        self.put("vm.restore", {"source_url": f"file://{folder}", "resume": resume, "overrides": overrides, **more},
+                 fds=fds)
         return self.serial()
 
     # The end

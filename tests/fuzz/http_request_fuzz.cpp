@@ -1,15 +1,18 @@
 // Raw bytes through the whole server: socket, HTTP parser, dispatch, bodies, answers, event streams. Each
 // input is one connection's life. The Service answers at once, so that nothing waits.
 
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 
@@ -26,7 +29,7 @@ class AgreeingService final : public Service {
   AgreeingService() { info_->config.payload.kernel = "/k"; }
   [[nodiscard]] Result<std::shared_ptr<const VmInfo>> info() const override { return info_; }
   [[nodiscard]] Result<Counters> counters() const override { return Counters{{"d", {{"c", 1}}}}; }
-  void create(VmConfig /*config*/, Done<void> done) override { done({}); }
+  void create(VmConfig /*config*/, PassedFds /*fds*/, Done<void> done) override { done({}); }
   void command(Command command, Done<void> done) override {
     if (command == Command::Nmi) return done(fail(ErrorCode::WrongState, "no"));
     done({});
@@ -36,7 +39,7 @@ class AgreeingService final : public Service {
     return "snapshot-1";
   }
   void resize(ResizeRequest /*request*/, Done<void> done) override { done({}); }
-  void restore(RestoreRequest /*request*/, Done<void> done) override { done({}); }
+  void restore(RestoreRequest /*request*/, PassedFds /*fds*/, Done<void> done) override { done({}); }
   void cancel(std::string /*job_id*/, Done<void> done) override { done({}); }
 
  private:
@@ -73,11 +76,12 @@ class Harness {
   void run(const std::uint8_t* data, std::size_t size) {
     const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (::connect(fd.get(), generic(), size_) != 0) std::abort();
-    // The first byte says how the rest is cut into writes.
+    // The first byte says how the rest is cut into writes, and how many descriptors go with each.
     const std::size_t step = data[0] == 0 ? size : data[0];
     for (std::size_t at = 1; at < size; at += step) {
       const std::size_t part = std::min(step, size - at);
-      if (::send(fd.get(), data + at, part, MSG_NOSIGNAL) < 0) break;
+      const auto bytes = std::as_bytes(std::span(data + at, part));
+      if (send_with_fds(fd.get(), bytes, std::span(passed_).first(step % 3)) < 0) break;
     }
     ::shutdown(fd.get(), SHUT_WR);
     // A stream of events never ends by itself; whoever asked for one hangs up.
@@ -93,6 +97,7 @@ class Harness {
 
   sockaddr_un address_ = {};
   socklen_t size_ = 0;
+  std::array<UniqueFd, 2> passed_{UniqueFd(::eventfd(0, EFD_CLOEXEC)), UniqueFd(::eventfd(0, EFD_CLOEXEC))};
   AgreeingService service_;
   EventBus events_;
   std::unique_ptr<ApiServer> server_;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "api/disk_paths.h"
+#include "api/net_fds.h"
 #include "api/overrides.h"
 #include "base/file.h"
 #include "daemon/snapshot/restorable/unit_names.h"
@@ -136,6 +137,7 @@ std::optional<Restorable> examine(const std::filesystem::path& source, const api
     auto restored = api::restored_config(found.snapshot.config, request.overrides);
     if (restored) {
       config = std::move(*restored);
+      if (auto taps = api::replace_taps(*config, api::fd_places(request)); !taps) problems.add(taps.error());
       check_config(*config, manifest, problems);
       found.layout = check_layout(*config, manifest, problems);
       check_disks(manifest, disk_files(*config), api::overridden_disk_paths(request.overrides), problems);

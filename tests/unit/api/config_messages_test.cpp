@@ -129,7 +129,11 @@ TEST_CASE("restore fields of Cloud Hypervisor that are not built are 501 unless 
   };
   CHECK(code(R"("net_fds": [])") == ErrorCode(200));
   CHECK(code(R"("net_fds": null)") == ErrorCode(200));
-  CHECK(code(R"("net_fds": [{"id": "n", "num_fds": 2}])") == ErrorCode::NotSupported);
+  CHECK(code(R"("net_fds": [{"id": "n", "num_fds": 2}])") == ErrorCode(200));
+  CHECK(code(R"("net_fds": [{"id": "n", "num_fds": 0}])") == ErrorCode::BadRequest);
+  CHECK(code(R"("net_fds": [{"id": "n", "num_fds": 253}])") == ErrorCode(200));
+  CHECK(code(R"("net_fds": [{"id": "n", "num_fds": 253}, {"id": "m", "num_fds": 1}])") ==
+        ErrorCode::BadRequest);
   CHECK(code(R"("vfio_fds": [{"id": "v"}])") == ErrorCode::NotSupported);
   CHECK(code(R"("iommufd_fd": 3)") == ErrorCode::NotSupported);
   CHECK(code(R"("zone_updates": [{"id": "z", "host_numa_node": 1}])") == ErrorCode::NotSupported);

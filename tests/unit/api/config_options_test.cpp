@@ -168,7 +168,12 @@ TEST_CASE("--restore refuses what is missing, wrong or not built") {
         "--restore source_url=: \"dir\" is not a file URL: write file:///absolute/directory");
   CHECK(parse_restore_option("source_url=/d,memory_restore_mode=ondemand").error().code ==
         ErrorCode::NotSupported);
-  CHECK(parse_restore_option("source_url=/d,net_fds=[n@[3,4]]").error().code == ErrorCode::NotSupported);
+  for (const char* nets : {"n", "n@", "@[3]", "[n@[3],m]", "n@x", "n@-1", "[n@[3"}) {
+    CAPTURE(nets);
+    CHECK_FALSE(parse_restore_option(std::string("source_url=/d,net_fds=") + nets));
+  }
+  CHECK(parse_restore_option("source_url=/d,net_fds=[n@[3,4],m@5]")->net_fds ==
+        std::vector<NetFds>{{"n", {3, 4}}, {"m", {5}}});
   CHECK(parse_restore_option("source_url=/d,memory_restore_mode=CopyOnWrite")->memory_mode ==
         RestoreRequest::MemoryMode::Cow);
 }

@@ -37,8 +37,10 @@ void FakeService::called(std::string what, Finish finish) {
 
 namespace {
 
-auto plain(Done<void> done) {
-  return [done = std::move(done)](std::optional<Error> error) {
+auto plain(Done<void> done, PassedFds fds = {}) {
+  auto held = std::make_shared<PassedFds>(std::move(fds));
+  return [done = std::move(done), held](std::optional<Error> error) {
+    held->clear();
     if (error) {
       done(tl::make_unexpected(std::move(*error)));
     } else {
@@ -47,10 +49,15 @@ auto plain(Done<void> done) {
   };
 }
 
+std::string with(const PassedFds& fds) {
+  return fds.empty() ? "" : fmt::format(" with {} descriptors", fds.size());
+}
+
 }  // namespace
 
-void FakeService::create(VmConfig config, Done<void> done) {
-  called("create " + config.payload.kernel.value_or(""), plain(std::move(done)));
+void FakeService::create(VmConfig config, PassedFds fds, Done<void> done) {
+  std::string what = "create " + config.payload.kernel.value_or("") + with(fds);
+  called(std::move(what), plain(std::move(done), std::move(fds)));
 }
 
 void FakeService::command(Command command, Done<void> done) {
@@ -73,8 +80,9 @@ void FakeService::resize(ResizeRequest request, Done<void> done) {
          plain(std::move(done)));
 }
 
-void FakeService::restore(RestoreRequest request, Done<void> done) {
-  called("restore " + request.source_url, plain(std::move(done)));
+void FakeService::restore(RestoreRequest request, PassedFds fds, Done<void> done) {
+  std::string what = "restore " + request.source_url + with(fds);
+  called(std::move(what), plain(std::move(done), std::move(fds)));
 }
 
 void FakeService::cancel(std::string job_id, Done<void> done) {

@@ -28,11 +28,11 @@ class FakeService final : public Service {
  public:
   Result<std::shared_ptr<const VmInfo>> info() const override;
   Result<Counters> counters() const override;
-  void create(VmConfig config, Done<void> done) override;
+  void create(VmConfig config, PassedFds fds, Done<void> done) override;
   void command(Command command, Done<void> done) override;
   std::string snapshot(SnapshotRequest request, Done<SnapshotResult> done) override;
   void resize(ResizeRequest request, Done<void> done) override;
-  void restore(RestoreRequest request, Done<void> done) override;
+  void restore(RestoreRequest request, PassedFds fds, Done<void> done) override;
   void cancel(std::string job_id, Done<void> done) override;
 
   void set_info(VmInfo info);

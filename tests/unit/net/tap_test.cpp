@@ -198,16 +198,25 @@ TEST_CASE("tap: open descriptors are taken over, others refused") {
     };
     std::vector<UniqueFd> good;
     good.push_back(open_tun(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR));
-    auto tap = TapBackend::adopt(std::move(good));
+    auto tap = TapBackend::adopt(std::move(good), {-1});
     REQUIRE(tap.has_value());
     std::string got;
     CHECK(receive(**tap, 2048, got) == NetIo::Again);  // and does not block
     std::vector<UniqueFd> plain;
     plain.push_back(open_tun(IFF_TAP | IFF_NO_PI));
-    CHECK_FALSE(TapBackend::adopt(std::move(plain)).has_value());
+    const auto bare = TapBackend::adopt(std::move(plain), {-1});
+    REQUIRE_FALSE(bare.has_value());
+    CHECK(bare.error().to_string().starts_with("descriptor 1 of 1 was opened without"));
     std::vector<UniqueFd> file;
     file.emplace_back(::open("/dev/null", O_RDWR | O_CLOEXEC));
-    CHECK_FALSE(TapBackend::adopt(std::move(file)).has_value());
+    const auto none = TapBackend::adopt(std::move(file), {4711});
+    REQUIRE_FALSE(none.has_value());
+    CHECK(none.error().to_string().starts_with("descriptor 4711 is not an open tap"));
+    std::vector<UniqueFd> two;
+    for (int i = 0; i < 2; ++i) two.push_back(open_tun(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR));
+    const auto mixed = TapBackend::adopt(std::move(two), {7, 8});
+    REQUIRE_FALSE(mixed.has_value());
+    CHECK(mixed.error().to_string().starts_with("descriptor 8 is tap"));
   });
 }
 

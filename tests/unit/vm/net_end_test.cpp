@@ -1,5 +1,7 @@
 #include "daemon/vm/net_end.h"
 
+#include <fcntl.h>
+
 #include <doctest/doctest.h>
 
 #include "api/mac_address.h"
@@ -22,11 +24,29 @@ TEST_CASE("net: a host's end that is not there is named") {
   api::NetConfig config;
   config.pci.id = "lan";
   config.passt = "/nonexistent/passt.socket";
-  const auto missing = vm::NetEnd::open(config);
+  const auto missing = vm::NetEnd::open(config, nullptr);
   REQUIRE_FALSE(missing.has_value());
   CHECK(missing.error().to_string().find("\"lan\"") != std::string::npos);
   CHECK(missing.error().to_string().find("/nonexistent/passt.socket") != std::string::npos);
   config.passt.reset();
   config.fds = {-1};
-  CHECK_FALSE(vm::NetEnd::open(config).has_value());
+  const auto closed = vm::NetEnd::open(config, nullptr);
+  REQUIRE_FALSE(closed.has_value());
+  CHECK(closed.error().to_string().find("its taps were descriptors and are closed") != std::string::npos);
+}
+
+TEST_CASE(
+    "net: what was passed for a network is closed with it, and what is no tap is named by its owner's "
+    "number") {
+  api::NetConfig config;
+  config.pci.id = "lan";
+  config.fds = {258};
+  api::FdsById fds;
+  fds["lan"].emplace_back(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  fds["wan"].emplace_back(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  const auto refused = vm::NetEnd::open(config, &fds);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().to_string().find("descriptor 258 is not an open tap") != std::string::npos);
+  CHECK(fds.size() == 1);
+  CHECK(fds.contains("wan"));
 }
