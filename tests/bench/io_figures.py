@@ -118,16 +118,16 @@ def add(bench, name, mine, floors, wakes=None, goal=True):
     if wakes:
         # A round trip is two wake-ups. The program needs none, a device that sleeps one for each doorbell.
         wake = statistics.median(w.cpu for w in wakes) / 2
-        bench.add("  against a floor that is woken as often", "us", [o.cpu for o in mine],
+        bench.add(f"  against a floor that is woken as often, {name}", "us", [o.cpu for o in mine],
                   [f.cpu + o.doorbells * wake for f, o in zip(floors, mine)])
-    bench.add("  a second, in thousands", "k", [o.rate for o in mine], [f.rate for f in floors],
+    bench.add(f"  a second, in thousands, {name}", "k", [o.rate for o in mine], [f.rate for f in floors],
               best=max)
-    bench.add("  doorbells for each", "", [o.doorbells for o in mine])
+    bench.add(f"  doorbells for each, {name}", "", [o.doorbells for o in mine])
 
 
 def disk(bench):
-    """4 KiB of a file, against io_uring on a copy of it. io_uring hands requests on tmpfs to threads of the kernel; what is
-    in the page cache of ext4, XFS or btrfs it reads at once."""
+    """4 KiB of a file, against io_uring on a copy of it. io_uring hands requests on tmpfs to threads of the kernel;
+    what is in the page cache of ext4, XFS or btrfs it reads at once."""
     if not os.path.isdir(SHARED_MEMORY):
         raise BenchError(f"{SHARED_MEMORY} is missing: a tmpfs is needed")
     wakes = []
@@ -163,9 +163,9 @@ def measure_disk(bench, wakes, folder, name, jobs):
         operation, depth = job
         add(bench, f"disk, 4 KiB {operation}, {name}, depth {depth}", mine[job], floors[job], wakes, depth == DEEP)
         if depth == 1:
-            bench.add("  notification -> completion; floor: 3 eventfd round trips and the I/O", "us",
-                      [o.latency for o in mine[job]], allowed[job], lambda row: row["ratio"] <= 1, "<= 1x")
-            bench.add("  the doorbell's trap alone", "us", [o.kick for o in mine[job]])
+            bench.add(f"  notification -> completion, {operation}, {name}; floor: 3 eventfd round trips and the I/O",
+                      "us", [o.latency for o in mine[job]], allowed[job], lambda row: row["ratio"] <= 1, "<= 1x")
+            bench.add(f"  the doorbell's trap alone, {operation}, {name}", "us", [o.kick for o in mine[job]])
 
 
 @contextlib.contextmanager
@@ -181,8 +181,8 @@ def network_namespace():
 
 
 def make_tap(name):
-    for command in (("tuntap", "add", name, "mode", "tap", "vnet_hdr"), ("link", "set", name, "txqueuelen", str(2 * RECEIVED)),
-                    ("link", "set", name, "up")):
+    for command in (("tuntap", "add", name, "mode", "tap", "vnet_hdr"),
+                    ("link", "set", name, "txqueuelen", str(2 * RECEIVED)), ("link", "set", name, "up")):
         subprocess.run(["ip", *command], check=True, capture_output=True)
 
 
