@@ -77,6 +77,7 @@ void fields(V& v, const VmInfo& c) {
   // Cloud Hypervisor's clients expect it; nothing of ours is hot-pluggable yet.
   v("device_tree", std::map<std::string, std::string>());
   v("jobs", c.jobs);
+  v("full_disks", c.full_disks);
   v("memory_check", c.memory_check);
 }
 

@@ -50,6 +50,8 @@ struct VmInfo {
   VmState state = VmState::Created;
   std::uint64_t memory_actual_size = 0;  // bytes
   std::vector<JobStatus> jobs;
+  /// Ids of disks with on_enospc = Pause: the VM is paused because the host has no room for their writes.
+  std::vector<std::string> full_disks;
   std::optional<MemoryCheck> memory_check;  // of a restore with verify=lazy
 };
 

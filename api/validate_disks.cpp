@@ -143,9 +143,6 @@ void check_disk(const std::string& at, const DiskConfig& disk, Findings& finding
     findings.add(ErrorCode::NotSupported, at + "/image_type", "{} is not built yet: convert it to Raw",
                  enum_name(disk.image_type));
   }
-  if (disk.on_enospc == EnospcAction::Pause) {
-    findings.add(ErrorCode::NotSupported, at + "/on_enospc", "pausing is not built yet: say Error");
-  }
   if (disk.num_queues > kMaxQueues) {
     findings.add(ErrorCode::BadRequest, at + "/num_queues", "{} queues are more than {}", disk.num_queues,
                  kMaxQueues);

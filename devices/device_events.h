@@ -12,6 +12,9 @@ class DeviceEvents {
   /// The host's end of a device does not work any more: its tap is gone, its peer has hung up, its disk
   /// fails. `unit` is the device's unit name, `what` for people: what failed and why.
   virtual void backend_failed(std::string_view unit, std::string_view what) = 0;
+  /// The host has no room for a write of the guest, which waits for some: for the device to be paused and
+  /// resumed.
+  virtual void disk_full(std::string_view unit, std::string_view what) = 0;
   /// The guest has not answered for too long and is about to be reset.
   virtual void watchdog_expired(std::string_view unit, std::string_view what) = 0;
 };

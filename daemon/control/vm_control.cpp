@@ -55,6 +55,10 @@ class VmControl::GuestSignals final : public vm::MachineListener {
     control_.events_.publish("device", "backend-failed",
                              {{"unit", std::string(unit)}, {"error", std::string(what)}});
   }
+  void disk_full(std::string_view unit, std::string_view what) override {
+    control_.queue_.post([&control = control_, generation = generation_, unit = std::string(unit),
+                          what = std::string(what)] { control.on_disk_full(generation, unit, what); });
+  }
   void watchdog_expired(std::string_view unit, std::string_view what) override {
     log_warning("{}: {}", unit, what);
     control_.events_.publish("vm", "watchdog", {{"unit", std::string(unit)}, {"reason", std::string(what)}});
@@ -92,6 +96,7 @@ void VmControl::publish(std::optional<VmState> state) {
   info->state = *state;
   info->memory_actual_size = config_.memory.size;
   info->memory_check = memory_check_;
+  if (machine_ && *state == VmState::Paused) info->full_disks = machine_->full_disks();
   if (host_) host_->describe(info->config);
   board_.publish(std::move(info));
 }
@@ -239,23 +244,6 @@ Status VmControl::nmi() {
   VMMD_TRY(vm::check_action(Action::Nmi, state_));
   VMMD_TRY(machine_->inject_nmi());
   announce(events_, "vm", "nmi");
-  return {};
-}
-
-Status VmControl::resize(const api::ResizeRequest& request) {
-  VMMD_TRY(vm::check_action(Action::Resize, state_));
-  if (!request.desired_balloon) return {};
-  const std::uint64_t bytes = *request.desired_balloon;
-  if (!config_.balloon)
-    return fail(ErrorCode::BadRequest, "the VM has no balloon: give it \"balloon\" when it is created");
-  if (bytes > config_.memory.size) {
-    return fail(ErrorCode::BadRequest, "a balloon of {} bytes is larger than the VM's RAM of {}", bytes,
-                config_.memory.size);
-  }
-  if (machine_) VMMD_TRY(machine_->resize_balloon(bytes));
-  config_.balloon->size = bytes;
-  publish(state_);
-  announce(events_, "vm", "resized", {{"balloon", std::to_string(bytes)}});
   return {};
 }
 

@@ -83,6 +83,7 @@ class VmControl {
   void on_guest_reset(std::uint64_t generation);
   void on_guest_shutdown(std::uint64_t generation);
   void on_vcpu_stopped(std::uint64_t generation, const vm::VcpuStop& stop);
+  void on_disk_full(std::uint64_t generation, const std::string& unit, const std::string& what);
   void watch_memory();
   void on_memory_lost(std::uint64_t generation);
   void crash(api::EventBus::Properties properties, const std::string& message);

@@ -75,6 +75,7 @@ Result<std::unique_ptr<devices::VirtioDevice>> DiskEnd::make_device(const Device
   config.queues = config_.num_queues;
   config.queue_size = config_.queue_size;
   config.discard = config_.sparse;
+  config.wait_when_full = config_.on_enospc == api::EnospcAction::Pause;
   auto limiter = config_.rate_limit_group ? groups_->limiter(*config_.rate_limit_group, glue.clock)
                                           : make_limiter(config_.rate_limiter_config, glue.clock);
   return std::unique_ptr<devices::VirtioDevice>(std::make_unique<devices::VirtioBlock>(

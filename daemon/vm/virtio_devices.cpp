@@ -78,6 +78,15 @@ std::vector<devices::StateUnit*> VirtioDevices::units() const {
   return units;
 }
 
+std::vector<std::string> VirtioDevices::waiting_for_host() const {
+  std::vector<std::string> ids;
+  for (const Place& place : places_) {
+    const std::string_view unit = place.model->unit_name();  // "disk:root"
+    if (place.transport->waits_for_host()) ids.emplace_back(unit.substr(unit.find(':') + 1));
+  }
+  return ids;
+}
+
 devices::VirtioDevice* VirtioDevices::find(devices::VirtioType type) const {
   for (const Place& place : places_) {
     if (place.model->type() == type) return place.model.get();

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -35,6 +36,8 @@ class VirtioDevices {
 
   /// A device before its transport, as they are restored.
   [[nodiscard]] std::vector<devices::StateUnit*> units() const;
+  /// Ids of the devices, paused, with requests that wait for the host.
+  [[nodiscard]] std::vector<std::string> waiting_for_host() const;
   /// The first device of a type; nullptr: there is none.
   [[nodiscard]] devices::VirtioDevice* find(devices::VirtioType type) const;
   /// PCI device numbers.

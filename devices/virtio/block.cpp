@@ -16,8 +16,6 @@ using namespace block_protocol;
 
 namespace {
 
-constexpr std::uint64_t kSector = 512;                // bytes
-constexpr std::size_t kSerialSize = 20;               // bytes
 constexpr std::uint32_t kMaxRangeSectors = 1U << 22;  // 2 GiB
 constexpr std::size_t kMaxRanges = 16;
 constexpr unsigned kQuietRequests = 1024;
@@ -82,6 +80,8 @@ VirtioBlock::VirtioBlock(Config config, Disk& disk, std::uint64_t size, EventLoo
         auto& mine = static_cast<Slot&>(request);
         if (request.error == 0 && ++mine.range < mine.range_count) {
           mine.device->next_range(mine);
+        } else if (mine.device->waits_for_room(request)) {
+          mine.device->hold(mine);
         } else {
           mine.device->finish(mine, request.error == 0            ? kOk
                                     : request.error == EOPNOTSUPP ? kUnsupported
@@ -137,6 +137,7 @@ std::uint64_t VirtioBlock::read_config(std::uint64_t offset, unsigned width) {
 void VirtioBlock::start(const VirtioRun& run) {
   run_ = run;
   running_ = true;
+  told_full_ = false;
   for (QueueState& queue : queues_) queue.stopping = queue.throttled = queue.starved = false;
   if (auto started = disk_.start(loop_, [this] { batch_done(); }); !started) {
     running_ = false;
@@ -167,15 +168,42 @@ void VirtioBlock::start_queue(unsigned index) {
   notify(index);
 }
 
+// What waits for room is not waited for: it goes back to its queue, which a reset forgets.
 void VirtioBlock::check_stopped(unsigned index) {
   QueueState& queue = queues_[index];
-  if (queue.stopped && queue.free.size() == queue.slots.size()) std::exchange(queue.stopped, nullptr)();
+  if (queue.stopped && queue.idle()) {
+    give_back(index);
+    std::exchange(queue.stopped, nullptr)();
+  }
   if (!stopped_ || posted_) return;
   for (const QueueState& each : queues_) {
-    if (each.free.size() != each.slots.size()) return;
+    if (!each.idle()) return;
   }
+  for (unsigned i = 0; i < queues_.size(); ++i) give_back(i);
   disk_.stop();
   std::exchange(stopped_, nullptr)();
+}
+
+// A flush is not tried again: once it has failed, the host may forget what it did not write.
+bool VirtioBlock::waits_for_room(const DiskRequest& request) const {
+  const bool full = request.error == ENOSPC || request.error == EDQUOT;
+  return config_.wait_when_full && full && request.op != DiskOp::Flush;
+}
+
+void VirtioBlock::hold(Slot& slot) {
+  queues_[slot.queue].held.push_back(&slot);
+  counters_.held.fetch_add(1, std::memory_order_relaxed);
+  if (!std::exchange(told_full_, true))
+    events_.disk_full(unit_name_, fmt::format("{}: {}", disk_.name(), std::strerror(slot.error)));
+}
+
+void VirtioBlock::give_back(unsigned index) {
+  QueueState& mine = queues_[index];
+  for (Slot* slot : mine.held) {
+    run_.queues[index].give_back(slot->chain);
+    mine.free.push_back(slot);
+  }
+  mine.held.clear();
 }
 
 void VirtioBlock::notify(unsigned index) {
@@ -453,9 +481,6 @@ Status VirtioBlock::restore(const UnitState& state) {
   return {};
 }
 
-// The rate limits go on as they are: a guest must not fill its buckets by resetting its device.
-void VirtioBlock::reset() {}
-
 std::map<std::string, std::int64_t> VirtioBlock::counters() const {
   return {{"reads", counters_.reads},
           {"writes", counters_.writes},
@@ -465,6 +490,7 @@ std::map<std::string, std::int64_t> VirtioBlock::counters() const {
           {"read_bytes", counters_.read_bytes},
           {"write_bytes", counters_.write_bytes},
           {"errors", counters_.errors},
+          {"held", counters_.held},
           {"invalid", counters_.invalid},
           {"throttled", counters_.throttled}};
 }

@@ -23,7 +23,7 @@ namespace vmmd::devices {
 /// or UNSUPP; a chain without room for the answer is used without one.
 ///
 /// Its own state is the rate limiter's and the size that the guest knows; pausing waits for what is in
-/// flight.
+/// flight, but for what waits for room, which goes back to its queue.
 class VirtioBlock final : public VirtioDevice {
  public:
   struct Config {
@@ -32,6 +32,9 @@ class VirtioBlock final : public VirtioDevice {
     std::uint16_t queues = 1;
     std::uint16_t queue_size = 128;
     bool discard = true;  // offers discard, and write zeroes that give space back
+    /// A write that the host has no room for is kept until the device is stopped and started again, rather
+    /// than fail.
+    bool wait_when_full = false;
   };
   /// `disk`, `loop` and `events` outlive the device. `size` in bytes, whole sectors of 512 count.
   VirtioBlock(Config config, Disk& disk, std::uint64_t size, EventLoop& loop,
@@ -52,7 +55,8 @@ class VirtioBlock final : public VirtioDevice {
   [[nodiscard]] std::string_view unit_name() const override { return unit_name_; }
   [[nodiscard]] Result<UnitState> save() const override;
   Status restore(const UnitState& state) override;
-  void reset() override;
+  /// The rate limits go on as they are: a guest must not fill its buckets by resetting its device.
+  void reset() override {}
   [[nodiscard]] std::map<std::string, std::int64_t> counters() const override;
 
   /// Looks at the disk's size again and tells the guest if it has grown. On the loop.
@@ -63,6 +67,8 @@ class VirtioBlock final : public VirtioDevice {
   struct QueueState {
     std::vector<std::unique_ptr<Slot>> slots;  // as many as the queue has entries
     std::vector<Slot*> free;
+    std::vector<Slot*> held;  // there is no room for them
+    [[nodiscard]] bool idle() const { return free.size() + held.size() == slots.size(); }
     bool stopping = false;
     bool throttled = false;
     bool starved = false;  // run_queue() ended because all slots are in use
@@ -83,6 +89,9 @@ class VirtioBlock final : public VirtioDevice {
   void batch_done();
   void serve_part(Queue& queue);
   void end_turn();
+  [[nodiscard]] bool waits_for_room(const DiskRequest& request) const;
+  void hold(Slot& slot);
+  void give_back(unsigned index);
   void flush_queues();
   void go_on_later();
   void check_stopped(unsigned index);
@@ -99,14 +108,16 @@ class VirtioBlock final : public VirtioDevice {
   std::function<void()> stopped_;
   bool running_ = false;
   bool posted_ = false;  // go_on_later()
-  unsigned quiet_ = 0;   // requests that have to succeed before a failure is told again
+  bool told_full_ = false;
+  unsigned quiet_ = 0;  // requests that have to succeed before a failure is told again
 
   mutable std::mutex mutex_;  // of state_ alone
   State state_;
 
   struct Counters {
     std::atomic<std::int64_t> reads = 0, writes = 0, flushes = 0, discards = 0, write_zeroes = 0;
-    std::atomic<std::int64_t> read_bytes = 0, write_bytes = 0, errors = 0, invalid = 0, throttled = 0;
+    std::atomic<std::int64_t> read_bytes = 0, write_bytes = 0, errors = 0, held = 0, invalid = 0;
+    std::atomic<std::int64_t> throttled = 0;
   };
   Counters counters_;
 };

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 /// virtio 1.2, 5.2: the block device.
@@ -26,6 +27,9 @@ inline constexpr std::uint32_t kTypeWriteZeroes = 13;
 inline constexpr std::uint8_t kOk = 0;
 inline constexpr std::uint8_t kIoError = 1;
 inline constexpr std::uint8_t kUnsupported = 2;
+
+inline constexpr std::uint64_t kSector = 512;   // bytes
+inline constexpr std::size_t kSerialSize = 20;  // bytes
 
 struct Header {
   std::uint32_t type;

@@ -74,9 +74,9 @@ class VirtioDevice : public StateUnit {
   /// The driver is ready (DRIVER_OK), or the VM goes on. Looks at every queue once, since notifications may
   /// have been missed.
   virtual void start(const VirtioRun& run) = 0;
-  /// Takes no more chains; when every chain in flight has been pushed and flushed, calls `stopped` (at once,
-  /// or later on the loop), after which queues and transport are not touched until start(). For pause, reset
-  /// and removal alike: a reset shows the guest status 0 only then.
+  /// Takes no more chains; when every chain in flight has been pushed and flushed, or given back, calls
+  /// `stopped` (at once, or later on the loop), after which queues and transport are not touched until
+  /// start(). For pause, reset and removal alike: a reset shows the guest status 0 only then.
   virtual void stop(std::function<void()> stopped) = 0;
   /// The driver notified queue `index`, which is running.
   virtual void notify(unsigned index) = 0;

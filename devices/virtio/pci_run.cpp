@@ -1,5 +1,6 @@
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "devices/virtio/pci_transport.h"
@@ -17,6 +18,13 @@ void VirtioPci::resume() {
   const Lock lock(mutex_);
   paused_ = false;
   post_reconcile();
+}
+
+bool VirtioPci::waits_for_host() const {
+  const Lock lock(mutex_);
+  const auto& queues = registers_.state().queues;
+  return std::any_of(queues.begin(), queues.end(),
+                     [](const auto& queue) { return !queue.ring.returned.empty(); });
 }
 
 void VirtioPci::post_reconcile() {
@@ -137,6 +145,7 @@ void VirtioPci::finish_stop() {
     Queue::State& ring = registers_.state().queues[i].ring;
     ring.next_avail = queues_[i].state().next_avail;
     ring.next_used = queues_[i].state().next_used;
+    ring.returned = queues_[i].state().returned;
     queues_[i].stop();
     runs_[i].phase = QueuePhase::Off;
   }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 
 #include "devices/virtio/pci_transport.h"
@@ -16,6 +17,11 @@ Status check_queue(const state::VirtioPci::Queue& queue, std::uint16_t largest, 
     return fail(ErrorCode::BadRequest, "size {} is not a power of two up to {}", queue.size(), largest);
   }
   if (queue.next() > 0xffff) return fail(ErrorCode::BadRequest, "impossible index {}", queue.next());
+  if (queue.returned_size() > static_cast<int>(queue.size()) ||
+      std::any_of(queue.returned().begin(), queue.returned().end(),
+                  [&](std::uint32_t head) { return head >= queue.size(); })) {
+    return fail(ErrorCode::BadRequest, "impossible chains to take again");
+  }
   if (queue.vector() >= vectors && queue.vector() != kVirtioNoVector) {
     return fail(ErrorCode::BadRequest, "vector {}, but there are {}", queue.vector(), vectors);
   }
@@ -81,7 +87,8 @@ VirtioRegisters::State state_of(const state::VirtioPci& message) {
                        .avail = GuestAddress(from.avail()),
                        .used = GuestAddress(from.used()),
                        .next_avail = next_index,
-                       .next_used = next_index},
+                       .next_used = static_cast<std::uint16_t>(next_index - from.returned_size()),
+                       .returned = {from.returned().begin(), from.returned().end()}},
                       static_cast<std::uint16_t>(from.vector()),
                       false});
   }
@@ -109,7 +116,8 @@ Result<UnitState> VirtioPci::save() const {
   message.set_queue_select(queue_select);
   message.set_isr(isr);
   for (const auto& [ring, vector, queue_resetting] : queues) {
-    if (queue_resetting || ring.next_avail != ring.next_used) {
+    const auto open = static_cast<std::uint16_t>(ring.next_avail - ring.next_used);
+    if (queue_resetting || open != ring.returned.size()) {
       return fail(ErrorCode::NotSupported, "unit {}: requests are still in flight", unit_name_);
     }
     auto& to = *message.add_queues();
@@ -120,6 +128,7 @@ Result<UnitState> VirtioPci::save() const {
     to.set_used(ring.used.value);
     to.set_next(ring.next_avail);
     to.set_vector(vector);
+    to.mutable_returned()->Add(ring.returned.begin(), ring.returned.end());
   }
   return pack_state(message);
 }

@@ -60,6 +60,9 @@ class VirtioPci final : public PciDevice, public StateUnit, private BusDevice, p
   /// After create(), restore() or pause(). One that is not complete is given up: its `done` is not called.
   void resume();
 
+  /// Whether the device, which is paused, has given requests back that the host could not serve.
+  [[nodiscard]] bool waits_for_host() const;
+
   [[nodiscard]] std::string_view pci_name() const override { return device_.unit_name(); }
   [[nodiscard]] std::uint32_t read_config(unsigned offset, unsigned width) override;
   void write_config(unsigned offset, unsigned width, std::uint32_t value) override;

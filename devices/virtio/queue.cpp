@@ -130,6 +130,7 @@ Status Queue::start(const GuestMemory& memory, const State& state, bool event_in
   pushed_ = state.next_used;
   flushed_ = state.next_used;
   in_flight_ = 0;
+  popped_again_.reset();
   broken_ = nullptr;
   memory_ = &memory;
   return {};
@@ -150,12 +151,14 @@ bool Queue::refresh_avail() {
 
 bool Queue::has_available() {
   if (memory_ == nullptr || broken_ != nullptr) return false;
+  if (!state_.returned.empty()) return true;
   if (avail_index_ == state_.next_avail && !refresh_avail()) return false;
   return avail_index_ != state_.next_avail;
 }
 
 bool Queue::pop(Chain& chain) {
   if (!has_available()) return false;
+  if (!state_.returned.empty()) return pop_returned(chain);
   const std::uint64_t entry = state_.next_avail & (state_.size - 1U);
   chain.head = load(avail_ + kRingOffset + entry * kAvailEntry, __ATOMIC_RELAXED);
   chain.readable.clear();
@@ -163,12 +166,35 @@ bool Queue::pop(Chain& chain) {
   if (!walk(chain)) return false;
   ++state_.next_avail;
   ++in_flight_;
+  popped_again_.reset();
+  return true;
+}
+
+bool Queue::pop_returned(Chain& chain) {
+  chain.head = state_.returned.front();
+  chain.readable.clear();
+  chain.writable.clear();
+  if (!walk(chain)) return false;
+  state_.returned.erase(state_.returned.begin());
+  ++in_flight_;
+  popped_again_ = chain.head;
   return true;
 }
 
 void Queue::undo_pop() {
   if (memory_ == nullptr || in_flight_ == 0) return;
-  --state_.next_avail;
+  if (popped_again_) {
+    state_.returned.insert(state_.returned.begin(), *popped_again_);
+    popped_again_.reset();
+  } else {
+    --state_.next_avail;
+  }
+  --in_flight_;
+}
+
+void Queue::give_back(const Chain& chain) {
+  if (memory_ == nullptr || in_flight_ == 0) return;
+  state_.returned.push_back(chain.head);
   --in_flight_;
 }
 

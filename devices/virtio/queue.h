@@ -54,8 +54,9 @@ class Queue {
     GuestAddress avail;            // driver area
     GuestAddress used;             // device area
     std::uint16_t next_avail = 0;  // the next avail entry to take
-    std::uint16_t next_used =
-        0;  // the next used entry to fill; the same as next_avail with nothing in flight
+    std::uint16_t next_used = 0;   // the next used entry to fill; what is in flight or returned behind it
+    /// Heads of chains that were popped and given back since: they are popped before any other.
+    std::vector<std::uint16_t> returned;
     bool operator==(const State&) const = default;
   };
 
@@ -72,6 +73,9 @@ class Queue {
   [[nodiscard]] bool pop(Chain& chain);
   /// Gives the chain that was popped last back, as if it had not been taken (a rate limiter, a full backend).
   void undo_pop();
+  /// Gives back a chain that was popped at any time and cannot be served now. It is popped again, walked
+  /// anew, also after a restore: so that a device can stop with requests that wait for the host.
+  void give_back(const Chain& chain);
 
   /// Puts a chain into the used ring; `written` bytes of its writable buffers were filled, and are marked
   /// dirty. The driver sees it after flush(). Chains may be used in any order.
@@ -100,6 +104,7 @@ class Queue {
   [[nodiscard]] bool refresh_avail();
   [[nodiscard]] bool walk(Chain& chain);
   [[nodiscard]] bool add(const Descriptor& descriptor, Chain& chain);
+  [[nodiscard]] bool pop_returned(Chain& chain);
   void mark_ring_dirty(std::uint64_t offset);
 
   const GuestMemory* memory_ = nullptr;
@@ -113,6 +118,7 @@ class Queue {
   std::uint16_t pushed_ = 0;       // next_used including what is not published
   std::uint16_t flushed_ = 0;      // next_used at the last flush()
   unsigned in_flight_ = 0;
+  std::optional<std::uint16_t> popped_again_;  // what the last pop() took was a returned one
   const char* broken_ = nullptr;
 };
 

@@ -110,9 +110,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::uint8_t options = next();
   disk.readonly_only = (options & 1U) != 0;
   disk.at_once = (options & 8U) != 0;
-  devices::VirtioBlock device(
-      {.id = "fuzz", .serial = "1", .queues = 2, .queue_size = kQueueSize, .discard = (options & 2U) != 0},
-      disk, kDiskSize, loop, nullptr, events);
+  devices::VirtioBlock device({.id = "fuzz",
+                               .serial = "1",
+                               .queues = 2,
+                               .queue_size = kQueueSize,
+                               .discard = (options & 2U) != 0,
+                               .wait_when_full = (options & 4U) != 0},
+                              disk, kDiskSize, loop, nullptr, events);
   const std::uint64_t features = 0x7fffULL << 48 | next16() | std::uint64_t{next16()} << 16;
   testing::RunningDevice running(device, loop, guest, features);
   running.start();

@@ -127,7 +127,6 @@ TEST_CASE("each mistake in a disk is named by its place") {
   CHECK(first(",num_queues=65").starts_with("/disks/0/num_queues: 65 queues are more than 64"));
   CHECK(first(",vhost_user=on") == "/disks/0/vhost_user: vhost-user is not built yet");
   CHECK(first(",image_type=qcow2").starts_with("/disks/0/image_type: Qcow2 is not built yet"));
-  CHECK(first(",on_enospc=pause") == "/disks/0/on_enospc: pausing is not built yet: say Error");
   CHECK(first(",readonly=on,overlay=memory").starts_with("/disks/0/readonly"));
   CHECK(first(",overlay_limit=1M") == "/disks/0/overlay_limit: needs overlay = memory");
   CHECK(first(",overlay=/nonexistent/layer").starts_with("/disks/0/overlay: cannot create"));

@@ -26,6 +26,36 @@ struct Header {
 
 constexpr std::uint64_t kSize = 64 * 512;
 
+/// Does nothing, and says of each request that it failed with `error`, if that is not 0.
+struct FailingDisk final : Disk {
+  [[nodiscard]] const std::string& name() const override { return name_; }
+  [[nodiscard]] bool readonly() const override { return false; }
+  [[nodiscard]] bool holds_up_loop() const override { return false; }
+  [[nodiscard]] Result<std::uint64_t> size() override { return kSize; }
+  void submit(DiskRequest& request) override { waiting.push_back(&request); }
+  void kick() override {
+    if (waiting.empty()) return;
+    loop_->post([this] {
+      for (DiskRequest* request : std::exchange(waiting, {})) {
+        request->error = error;
+        request->done(*request);
+      }
+      done_();
+    });
+  }
+  Status start(EventLoop& loop, std::function<void()> done) override {
+    loop_ = &loop;
+    done_ = std::move(done);
+    return {};
+  }
+  void stop() override {}
+  int error = 0;
+  std::vector<DiskRequest*> waiting;
+  std::string name_ = "/images/a";
+  EventLoop* loop_ = nullptr;
+  std::function<void()> done_;
+};
+
 /// A disk whose sector n is filled with the letter 'a' + n % 26, under a device of two queues.
 struct Fixture {
   explicit Fixture(bool io_uring = true, bool readonly = false,
@@ -175,34 +205,7 @@ TEST_CASE("a file that shrank answers with errors, which its owner is told of on
 TEST_CASE(
     "each kind of request that fails on the host fails in the guest, and a long quiet is over with a new "
     "event") {
-  struct FailingDisk final : Disk {
-    [[nodiscard]] const std::string& name() const override { return name_; }
-    [[nodiscard]] bool readonly() const override { return false; }
-    [[nodiscard]] bool holds_up_loop() const override { return false; }
-    [[nodiscard]] Result<std::uint64_t> size() override { return kSize; }
-    void submit(DiskRequest& request) override { waiting.push_back(&request); }
-    void kick() override {
-      if (waiting.empty()) return;
-      loop_->post([this] {
-        for (DiskRequest* request : std::exchange(waiting, {})) {
-          request->error = error;
-          request->done(*request);
-        }
-        done_();
-      });
-    }
-    Status start(EventLoop& loop, std::function<void()> done) override {
-      loop_ = &loop;
-      done_ = std::move(done);
-      return {};
-    }
-    void stop() override {}
-    int error = 0;
-    std::vector<DiskRequest*> waiting;
-    std::string name_ = "/images/a";
-    EventLoop* loop_ = nullptr;
-    std::function<void()> done_;
-  } disk;
+  FailingDisk disk;
   Fixture f;
   f.running.reset();
   f.device.emplace(VirtioBlock::Config{.id = "root", .serial = {}, .queues = 2, .queue_size = 16}, disk,
@@ -231,6 +234,79 @@ TEST_CASE(
   CHECK(write() == 1);
   CHECK(f.events.failures.back() == "disk:root: /images/a: No space left on device");
   CHECK(f.events.failures.size() == 2);
+  f.running.reset();
+  f.device.reset();
+}
+
+TEST_CASE("a write without room on the host is kept over a stop, if that is wished, and tried again") {
+  FailingDisk disk;
+  Fixture f;
+  f.running.reset();
+  f.device.emplace(
+      VirtioBlock::Config{
+          .id = "root", .serial = {}, .queues = 2, .queue_size = 16, .discard = true, .wait_when_full = true},
+      disk, kSize, f.loop, nullptr, f.events);
+  f.running.emplace(*f.device, f.loop, f.guest);
+  f.running->start();
+  const auto data = f.guest.allocate(512);
+  const auto range = f.guest.place_value(std::array<std::uint32_t, 4>{0, 0, 8, 0});
+  const auto ask = [&](std::uint32_t type, const Buffer& out) {
+    const auto status = f.guest.place_value(std::uint8_t{0xEE});
+    f.running->driver(1).add({{f.guest.place_value(Header{type, 0, 0}), sizeof(Header)}, out}, {{status, 1}});
+    f.running->notify(1);
+    return status;
+  };
+  disk.error = ENOSPC;
+  const auto write = ask(1, {data, 512});
+  disk.error = EDQUOT;
+  const auto zeroes = ask(13, {range, 16});
+  disk.error = 0;
+  CHECK(f.run(0, 0, {}, {{data, 512}}, 1) == 0);  // others are served, also before it
+  disk.error = ENOSPC;
+  CHECK(f.run(4, 0, {}, {}, 1) == 1);  // a flush is not what can be tried again
+  CHECK(f.events.full == std::vector<std::string>{"disk:root: /images/a: No space left on device"});
+  CHECK(f.device->counters().at("held") == 2);
+
+  for (unsigned round = 2; round <= 3; ++round) {  // still full
+    f.running->stop();
+    CHECK(f.running->queue(1).in_flight() == 0);
+    CHECK(f.running->queue(1).state().returned.size() == 2);
+    f.running->start();
+    CHECK(f.events.full.size() == round);
+  }
+  f.running->stop();
+  disk.error = 0;
+  f.running->start();
+  CHECK(f.guest.value<std::uint8_t>(write) == 0);
+  CHECK(f.guest.value<std::uint8_t>(zeroes) == 0);
+  CHECK(f.running->driver(1).take_used().size() == 2);
+  CHECK(f.running->queue(1).state().returned.empty());
+  CHECK(f.device->counters().at("errors") == 1);
+  f.running.reset();
+  f.device.reset();
+}
+
+TEST_CASE("a queue is reset without waiting for room") {
+  FailingDisk disk;
+  Fixture f;
+  f.running.reset();
+  f.device.emplace(
+      VirtioBlock::Config{
+          .id = "root", .serial = {}, .queues = 2, .queue_size = 16, .discard = true, .wait_when_full = true},
+      disk, kSize, f.loop, nullptr, f.events);
+  f.running.emplace(*f.device, f.loop, f.guest);
+  f.running->start();
+  disk.error = ENOSPC;
+  f.running->driver(1).add(
+      {{f.guest.place_value(Header{1, 0, 0}), sizeof(Header)}, {f.guest.allocate(512), 512}},
+      {{f.guest.allocate(1), 1}});
+  f.running->notify(1);
+  REQUIRE(f.running->queue(1).in_flight() == 1);
+  bool stopped = false;
+  f.device->stop_queue(1, [&stopped] { stopped = true; });
+  CHECK(stopped);
+  CHECK(f.running->queue(1).in_flight() == 0);
+  CHECK(f.running->driver(1).take_used().empty());
   f.running.reset();
   f.device.reset();
 }

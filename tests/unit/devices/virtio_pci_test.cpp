@@ -375,6 +375,29 @@ TEST_CASE_FIXTURE(Fixture, "a cold transport goes on where the saved one was, in
   CHECK(cold.msi.take() == std::vector<MsiMessage>{Machine::message(1)});
 }
 
+TEST_CASE_FIXTURE(Fixture, "requests that a device gave back are saved, and begun again by a cold one") {
+  m.drive();
+  m.device.hold = m.device.gives_back = true;
+  m.request();
+  m.request();
+  m.notify();
+  m.pause();
+  CHECK(m.pci->waits_for_host());
+  CHECK(m.driver.take_used().empty());
+  const auto saved = m.pci->save();
+  REQUIRE(saved);
+  Machine cold(guest);
+  cold.pause();
+  CHECK_FALSE(cold.pci->waits_for_host());
+  REQUIRE(cold.pci->restore(*saved));
+  CHECK(cold.pci->waits_for_host());
+  CHECK(cold.pci->save()->value == saved->value);
+  cold.resume();
+  CHECK(m.driver.take_used().size() == 2);
+  cold.pause();
+  CHECK_FALSE(cold.pci->waits_for_host());
+}
+
 TEST_CASE_FIXTURE(Fixture, "a state that no transport of this device could have saved changes nothing") {
   m.drive();
   m.pause();
@@ -403,6 +426,10 @@ TEST_CASE_FIXTURE(Fixture, "a state that no transport of this device could have 
   refused([](auto& b) { b.mutable_queues(0)->set_size(3); });
   refused([](auto& b) { b.mutable_queues(0)->set_next(0x1'0000); });
   refused([](auto& b) { b.mutable_queues(0)->set_vector(3); });
+  refused([](auto& b) { b.mutable_queues(0)->add_returned(16); });
+  refused([](auto& b) {
+    for (unsigned i = 0; i < 17; ++i) b.mutable_queues(0)->add_returned(i % 16);
+  });
   refused([](auto& b) { b.mutable_queues(0)->set_used(0xffff'ffff'ffff'fffc); });
   refused([](auto& b) { b.mutable_msix()->clear_vectors(); });
   refused([](auto& b) { (*b.mutable_config_space())[2] = 0x41; });

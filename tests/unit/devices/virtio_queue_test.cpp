@@ -130,6 +130,50 @@ TEST_CASE_FIXTURE(Ring, "descriptors may lead over to an indirect table that end
   CHECK(chain.writable_size() == 4);
 }
 
+TEST_CASE_FIXTURE(Ring,
+                  "chains that were given back come again before others, also to a queue started anew") {
+  const auto buffer = guest.allocate(64);
+  const auto first = driver.add({}, {{buffer, 8}});
+  const auto second = driver.add({}, {{buffer, 9}});
+  const auto third = driver.add({{buffer, 10}}, {});
+  std::array<Chain, 3> chains;
+  for (Chain& each : chains) REQUIRE(queue.pop(each));
+  queue.push(chains[1], 9);
+  CHECK(queue.flush());
+  queue.give_back(chains[2]);
+  queue.give_back(chains[0]);
+  CHECK(queue.in_flight() == 0);
+  const auto fourth = driver.add({}, {{buffer, 11}});
+  Queue again;
+  REQUIRE(again.start(guest.memory(), queue.state(), false, true));
+  CHECK(again.has_available());
+  REQUIRE(again.pop(chain));
+  CHECK(chain.head == third);
+  CHECK(chain.readable_size() == 10);
+  again.undo_pop();
+  REQUIRE(again.pop(chain));
+  CHECK(chain.head == third);
+  again.push(chain, 0);
+  for (const auto head : {first, fourth}) {
+    REQUIRE(again.pop(chain));
+    CHECK(chain.head == head);
+    again.push(chain, 1);
+  }
+  CHECK_FALSE(again.pop(chain));
+  CHECK(again.in_flight() == 0);
+  CHECK(again.flush());
+  CHECK(driver.take_used() == std::vector<Used>{{second, 9}, {third, 0}, {first, 1}, {fourth, 1}});
+}
+
+TEST_CASE_FIXTURE(Ring, "a chain that was given back and is none any more breaks the queue") {
+  driver.add({{guest.allocate(8), 8}}, {});
+  REQUIRE(queue.pop(chain));
+  queue.give_back(chain);
+  driver.set_descriptor(chain.head, {~std::uint64_t{0} - 7, 8, 0, 0});
+  CHECK_FALSE(queue.pop(chain));
+  CHECK(queue.broken() != nullptr);
+}
+
 TEST_CASE_FIXTURE(Ring, "a chain that was given back comes again") {
   const auto buffer = guest.allocate(8);
   const auto head = driver.add({{buffer, 8}}, {});

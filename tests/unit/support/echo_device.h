@@ -11,7 +11,7 @@
 
 namespace vmmd::testing {
 
-/// Answers every chain with one byte, unless it is told to hold them until it is let go.
+/// Answers every chain with one byte, unless it is told to hold them until it is let go, or stopped.
 struct EchoDevice final : devices::VirtioDevice {
   static constexpr std::uint64_t kOwnFeature = 1ULL << 5;
 
@@ -32,7 +32,10 @@ struct EchoDevice final : devices::VirtioDevice {
   }
   void stop(std::function<void()> stopped) override {
     done = std::move(stopped);
-    if (!hold) let_go();
+    if (gives_back) {
+      for (const auto& [index, chain] : std::exchange(held, {})) run.queues[index].give_back(chain);
+    }
+    if (!hold || gives_back) let_go();
   }
   void notify(unsigned index) override {
     devices::Queue& queue = run.queues[index];
@@ -71,6 +74,7 @@ struct EchoDevice final : devices::VirtioDevice {
   std::vector<std::pair<unsigned, devices::Chain>> held;
   std::function<void()> done;
   bool hold = false;
+  bool gives_back = false;  // at a stop, what it holds
   unsigned starts = 0, queue_starts = 0, resets = 0;
 };
 

@@ -15,11 +15,16 @@ class FakeDeviceEvents final : public devices::DeviceEvents {
     failures.push_back(std::string(unit) + ": " + std::string(what));
   }
 
+  void disk_full(std::string_view unit, std::string_view what) override {
+    full.push_back(std::string(unit) + ": " + std::string(what));
+  }
+
   void watchdog_expired(std::string_view unit, std::string_view what) override {
     expirations.push_back(std::string(unit) + ": " + std::string(what));
   }
 
   std::vector<std::string> failures;
+  std::vector<std::string> full;
   std::vector<std::string> expirations;
 };
 

@@ -1,0 +1,44 @@
+#include "daemon/control/announce.h"
+#include "daemon/control/vm_control.h"
+#include "daemon/log.h"
+
+namespace vmmd::control {
+
+using api::VmState;
+using vm::Action;
+
+Status VmControl::resize(const api::ResizeRequest& request) {
+  VMMD_TRY(vm::check_action(Action::Resize, state_));
+  if (!request.desired_balloon) return {};
+  const std::uint64_t bytes = *request.desired_balloon;
+  if (!config_.balloon)
+    return fail(ErrorCode::BadRequest, "the VM has no balloon: give it \"balloon\" when it is created");
+  if (bytes > config_.memory.size) {
+    return fail(ErrorCode::BadRequest, "a balloon of {} bytes is larger than the VM's RAM of {}", bytes,
+                config_.memory.size);
+  }
+  if (machine_) VMMD_TRY(machine_->resize_balloon(bytes));
+  config_.balloon->size = bytes;
+  publish(state_);
+  announce(events_, "vm", "resized", {{"balloon", std::to_string(bytes)}});
+  return {};
+}
+
+// The guest's write waits: it stands still until somebody has made room and says vm.resume.
+void VmControl::on_disk_full(std::uint64_t generation, const std::string& unit, const std::string& what) {
+  if (generation != generation_ || !machine_) return;
+  const bool was_running = state_ == VmState::Running;
+  Status status;
+  if (was_running) status = pause();
+  if (status && machine_->full_disks().empty()) {
+    // There is room already: a resume since has tried the write again.
+    if (was_running) status = resume();
+    if (!status) log_error("vm.resume: {}", status.error().to_string());
+    return;
+  }
+  if (!status) log_error("vm.pause: {}", status.error().to_string());
+  log_warning("{}: {}: the VM is paused; make room, then resume it", unit, what);
+  announce(events_, "device", "disk-full", {{"unit", unit}, {"error", what}});
+}
+
+}  // namespace vmmd::control
