@@ -56,7 +56,7 @@ bool says_nothing(std::string_view body) {
 
 bool has_body(Action action) {
   return action == Action::Create || action == Action::Snapshot || action == Action::Restore ||
-         action == Action::Cancel || action == Action::Resize;
+         action == Action::Cancel || action == Action::Resize || action == Action::ResizeDisk;
 }
 
 bool takes_fds(Action action) {
@@ -183,6 +183,16 @@ Dispatcher::Outcome Dispatcher::run(const Endpoint& endpoint, std::string_view b
         break;
       }
       service_.resize(*request, no_content(std::make_shared<OneReply>(endpoint.path, std::move(reply))));
+      break;
+    }
+    case Action::ResizeDisk: {
+      auto request = parse_resize_disk_request(body);
+      if (!request) {
+        outcome.now = error_answer(endpoint.path, std::move(request).error());
+        break;
+      }
+      service_.resize_disk(std::move(*request),
+                           no_content(std::make_shared<OneReply>(endpoint.path, std::move(reply))));
       break;
     }
     case Action::Events:

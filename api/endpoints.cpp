@@ -33,7 +33,7 @@ constexpr std::array kEndpoints = {
     Endpoint{"vm.restore", Verb::Put, Action::Restore, {}, "make the VM from a snapshot"},
     Endpoint{"vm.cancel", Verb::Put, Action::Cancel, {}, "stop a job of vm.info"},
     Endpoint{"vm.resize", Verb::Put, Action::Resize, {}, "set the size of the balloon"},
-    missing("vm.resize-disk", "resizing a disk"),
+    Endpoint{"vm.resize-disk", Verb::Put, Action::ResizeDisk, {}, "make a disk larger, or tell that it is"},
     missing("vm.resize-zone", "memory zones"),
     missing("vm.add-device", "VFIO passthrough"),
     missing("vm.add-user-device", "vfio-user devices"),

@@ -26,6 +26,7 @@ enum class Action : std::uint8_t {
   Restore,
   Cancel,
   Resize,
+  ResizeDisk,
   Missing,  // Cloud Hypervisor has it, we do not: 501
 };
 

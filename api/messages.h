@@ -21,6 +21,8 @@ namespace vmmd::api {
 [[nodiscard]] Result<std::string> parse_cancel_request(std::string_view json);
 /// PUT vm.resize; NotSupported for what is not built.
 [[nodiscard]] Result<ResizeRequest> parse_resize_request(std::string_view json);
+/// PUT vm.resize-disk.
+[[nodiscard]] Result<ResizeDiskRequest> parse_resize_disk_request(std::string_view json);
 
 /// What a client sends; fields that have their default are left out, so that Cloud Hypervisor understands it
 /// too.
@@ -28,6 +30,7 @@ namespace vmmd::api {
 [[nodiscard]] std::string to_json(const RestoreRequest& request);
 [[nodiscard]] std::string cancel_request_json(std::string_view job_id);
 /// With Cloud Hypervisor's other two fields, so that a server which has them gets them.
+[[nodiscard]] std::string to_json(const ResizeDiskRequest& request);
 [[nodiscard]] std::string resize_request_json(const ResizeRequest& request,
                                               std::optional<std::uint64_t> vcpus,
                                               std::optional<std::uint64_t> ram);

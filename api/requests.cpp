@@ -138,6 +138,12 @@ Status check_url(std::string_view pointer, std::string_view url) {
 }  // namespace
 
 template <class V>
+void fields(V& v, ResizeDiskRequest& c) {
+  v("id", c.id, kRequired);
+  v("desired_size", c.desired_size, kRequired);
+}
+
+template <class V>
 void fields(V& v, ConstOr<SnapshotRequest> auto& c) {
   v("destination_url", c.destination_url, kRequired);
   extension_fields(v, c);
@@ -197,6 +203,10 @@ Result<ResizeRequest> parse_resize_request(std::string_view json) {
   return ResizeRequest{body.desired_balloon};
 }
 
+Result<ResizeDiskRequest> parse_resize_disk_request(std::string_view json) {
+  return read_json<ResizeDiskRequest>(json);
+}
+
 std::string to_json(const SnapshotRequest& request) {
   nlohmann::ordered_json out;
   JsonWriter writer(out);
@@ -239,6 +249,14 @@ std::string to_json(const RestoreRequest& request) {
     if (overrides.is_discarded()) overrides = request.overrides;
     out["overrides"] = std::move(overrides);
   }
+  return json_text(out, /*pretty=*/false);
+}
+
+std::string to_json(const ResizeDiskRequest& request) {
+  nlohmann::ordered_json out;
+  JsonWriter writer(out);
+  writer("id", request.id);
+  writer("desired_size", request.desired_size);
   return json_text(out, /*pretty=*/false);
 }
 

@@ -32,6 +32,7 @@ class Service {
   /// Returns the id of the job, good for cancel() from now on, even while it waits in the queue.
   virtual std::string snapshot(SnapshotRequest request, Done<SnapshotResult> done) = 0;
   virtual void resize(ResizeRequest request, Done<void> done) = 0;
+  virtual void resize_disk(ResizeDiskRequest request, Done<void> done) = 0;
   virtual void restore(RestoreRequest request, PassedFds fds, Done<void> done) = 0;
   /// Asks a job to stop; completes when it has.
   virtual void cancel(std::string job_id, Done<void> done) = 0;

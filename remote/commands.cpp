@@ -82,8 +82,8 @@ constexpr Argument kResize[] = {
     {"--balloon", Kind::Option, "Size of the balloon", false, "SIZE"},
 };
 constexpr Argument kResizeDisk[] = {
-    {"--disk", Kind::Option, "Disk", false, "ID"},
-    {"--size", Kind::Option, "New size", false, "SIZE"},
+    {"--disk", Kind::Option, "Id of the disk", true, "ID"},
+    {"--size", Kind::Option, "New size", true, "SIZE"},
 };
 constexpr Argument kResizeZone[] = {
     {"--id", Kind::Option, "Memory zone", false, "ID"},
@@ -240,7 +240,12 @@ constexpr std::array kCommands = {
             .arguments = kResize,
             .endpoint = "vm.resize",
             .body = resize_body},
-    unbuilt("resize-disk", "vm.resize-disk", "vmm-remote resize-disk --disk _disk0 --size 10G", kResizeDisk),
+    Command{.name = "resize-disk",
+            .summary = "Make a disk larger, or tell the guest that it is",
+            .example = "vmm-remote resize-disk --disk _disk0 --size 10G",
+            .arguments = kResizeDisk,
+            .endpoint = "vm.resize-disk",
+            .body = resize_disk_body},
     unbuilt("resize-zone", "vm.resize-zone", "vmm-remote resize-zone --id zone0 --size 2G", kResizeZone),
     unbuilt("send-migration", "vm.send-migration", "vmm-remote send-migration unix:/run/migrate.sock"),
 };

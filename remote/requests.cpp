@@ -122,6 +122,12 @@ Result<RequestBody> resize_body(const Arguments& arguments) {
   return api::resize_request_json({balloon}, vcpus, ram);
 }
 
+Result<RequestBody> resize_disk_body(const Arguments& arguments) {
+  auto bytes = api::parse_size(arguments.get("--size"));
+  if (!bytes) return wrap(std::move(bytes).error(), "--size");
+  return RequestBody(api::to_json(api::ResizeDiskRequest{arguments.get("--disk"), *bytes}));
+}
+
 Result<RequestBody> unbuilt_body(const Arguments&) {
   return RequestBody("{}");
 }

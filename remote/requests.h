@@ -13,6 +13,7 @@ Result<RequestBody> snapshot_body(const Arguments& arguments);
 Result<RequestBody> restore_body(const Arguments& arguments);
 Result<RequestBody> cancel_body(const Arguments& arguments);
 Result<RequestBody> resize_body(const Arguments& arguments);
+Result<RequestBody> resize_disk_body(const Arguments& arguments);
 /// Of commands that no daemon of ours knows what to do with: it says so before it reads the body.
 Result<RequestBody> unbuilt_body(const Arguments& arguments);
 

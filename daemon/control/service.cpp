@@ -122,6 +122,11 @@ void DaemonService::resize(api::ResizeRequest request, api::Done<void> done) {
   ask<void>("vm.resize", std::move(done), [this, request] { return control_.resize(request); });
 }
 
+void DaemonService::resize_disk(api::ResizeDiskRequest request, api::Done<void> done) {
+  ask<void>("vm.resize-disk", std::move(done),
+            [this, request = std::move(request)] { return control_.resize_disk(request); });
+}
+
 void DaemonService::restore(api::RestoreRequest request, api::PassedFds fds, api::Done<void> done) {
   auto passed = std::make_shared<api::PassedFds>(std::move(fds));
   ask<void>("vm.restore", std::move(done),

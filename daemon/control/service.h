@@ -29,6 +29,7 @@ class DaemonService final : public api::Service {
   void command(api::Command command, api::Done<void> done) override;
   std::string snapshot(api::SnapshotRequest request, api::Done<api::SnapshotResult> done) override;
   void resize(api::ResizeRequest request, api::Done<void> done) override;
+  void resize_disk(api::ResizeDiskRequest request, api::Done<void> done) override;
   void restore(api::RestoreRequest request, api::PassedFds fds, api::Done<void> done) override;
   void cancel(std::string job_id, api::Done<void> done) override;
 

@@ -59,6 +59,8 @@ class VmControl {
   Status nmi();
   /// The size of the balloon, of the running VM or for when it boots.
   Status resize(const api::ResizeRequest& request);
+  /// Makes a disk's image larger, if it is not, and tells the guest.
+  Status resize_disk(const api::ResizeDiskRequest& request);
   /// After link and reflink the job goes on: see Background::record_digests().
   Result<api::SnapshotResult> snapshot(const api::SnapshotRequest& request,
                                        std::shared_ptr<snapshot::Job> job);

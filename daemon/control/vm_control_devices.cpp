@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "daemon/control/announce.h"
 #include "daemon/control/vm_control.h"
 #include "daemon/log.h"
@@ -21,6 +23,19 @@ Status VmControl::resize(const api::ResizeRequest& request) {
   config_.balloon->size = bytes;
   publish(state_);
   announce(events_, "vm", "resized", {{"balloon", std::to_string(bytes)}});
+  return {};
+}
+
+Status VmControl::resize_disk(const api::ResizeDiskRequest& request) {
+  VMMD_TRY(vm::check_action(Action::ResizeDisk, state_));
+  const auto disk = std::find_if(config_.disks.begin(), config_.disks.end(),
+                                 [&](const api::DiskConfig& each) { return each.pci.id == request.id; });
+  vm::HostEnd* const end =
+      disk != config_.disks.end() && host_ ? host_->find(disk->pci.pci_device_id.value_or(0)) : nullptr;
+  if (end == nullptr) return fail(ErrorCode::NotFound, "there is no disk \"{}\"", request.id);
+  VMMD_TRY(end->resize(request.desired_size));
+  if (machine_) machine_->host_end_changed(*disk->pci.pci_device_id);
+  announce(events_, "vm", "resized", {{"disk", request.id}, {"size", std::to_string(request.desired_size)}});
   return {};
 }
 

@@ -159,6 +159,7 @@ Result<api::SnapshotResult> take_snapshot(vm::Machine& machine, const api::VmCon
   }
   job.enter_phase("disks");
   for (const vm::HostSide::Device& device : machine.host().devices()) {
+    VMMD_TRY(device.end->check_whole());
     const std::string name = device.end->snapshot_file();
     if (name.empty()) continue;
     VMMD_ASSIGN(const int fd, staged.create_layer(name));

@@ -46,6 +46,22 @@ Status DiskEnd::open_disk(SnapshotFiles* snapshot_files) {
   return {};
 }
 
+Status DiskEnd::resize(std::uint64_t bytes) {
+  constexpr std::uint64_t kSector = 512;
+  if (bytes == 0 || bytes % kSector != 0) {
+    return fail(ErrorCode::BadRequest, "a disk of {} bytes: not a multiple of {}", bytes, kSector);
+  }
+  VMMD_ASSIGN(const std::uint64_t size, disk_->size());
+  if (bytes == size) return {};
+  if (bytes < size) {
+    return fail(
+        ErrorCode::BadRequest,
+        "{} has {} bytes; with fewer the guest would lose what lies behind, so no disk is made smaller",
+        disk_->name(), size);
+  }
+  return disk_->grow(bytes);
+}
+
 // One thread serves all queues, so it may run wherever one of them may.
 std::optional<OwnLoop> DiskEnd::own_loop() const {
   if (config_.queue_affinity.empty() && !disk_->holds_up_loop()) return std::nullopt;

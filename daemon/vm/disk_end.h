@@ -20,6 +20,7 @@ class DiskEnd final : public HostEnd {
                                                std::shared_ptr<RateLimitGroups> groups,
                                                SnapshotFiles* snapshot_files = nullptr);
   Result<std::unique_ptr<devices::VirtioDevice>> make_device(const DeviceGlue& glue) override;
+  Status resize(std::uint64_t bytes) override;
   [[nodiscard]] std::optional<OwnLoop> own_loop() const override;
   [[nodiscard]] std::string snapshot_file() const override;
   [[nodiscard]] Status save_file(int fd) const override;

@@ -48,8 +48,14 @@ class HostEnd {
   /// The file of a snapshot that what this end holds goes into; empty: there is none. The same name brings it
   /// back at vm.restore (HostGlue::snapshot_files).
   [[nodiscard]] virtual std::string snapshot_file() const { return {}; }
+  /// Is all there that the guest believes to be there? No snapshot is made of what is not.
+  [[nodiscard]] virtual Status check_whole() const { return {}; }
   /// Writes it into the empty file `fd`. While the machine is paused.
   [[nodiscard]] virtual Status save_file(int /*fd*/) const { return {}; }
+  /// Makes what is behind the device as large; its model is told by its owner. BadRequest if it cannot be.
+  virtual Status resize(std::uint64_t /*bytes*/) {
+    return fail(ErrorCode::BadRequest, "this device has no size that can be changed");
+  }
   /// Puts what only the open end knows into the configuration that vm.info shows: a pty's path.
   virtual void describe(api::VmConfig& shown) const { static_cast<void>(shown); }
   /// Lets what the guest has written reach the host, for a bounded time. The vCPUs are gone.

@@ -80,6 +80,12 @@ Status HostSide::open_devices(api::VmConfig config, Life life, SnapshotFiles* fi
   return {};
 }
 
+HostEnd* HostSide::find(unsigned slot) const {
+  const auto found =
+      std::find_if(devices_.begin(), devices_.end(), [slot](const Device& d) { return d.slot == slot; });
+  return found != devices_.end() ? found->end.get() : nullptr;
+}
+
 std::uint64_t HostSide::memory_end() const {
   std::uint64_t end = 0;
   for (const Device& device : devices_) {

@@ -46,6 +46,9 @@ class HostSide {
   };
   [[nodiscard]] const std::vector<Device>& devices() const { return devices_; }
 
+  /// nullptr: there is no device with this number.
+  [[nodiscard]] HostEnd* find(unsigned slot) const;
+
   /// The end of what memory devices show the guest above its RAM; 0 if none does.
   [[nodiscard]] std::uint64_t memory_end() const;
 

@@ -36,6 +36,7 @@ constexpr std::array kTable{
     Row{"vm.snapshot", kPaused, "a VM that is Paused, or \"pause\": true"},
     Row{"vm.snapshot", kRunning | kPaused, "a VM that is Running or Paused"},
     Row{"vm.resize", kCreated | kRunning | kPaused | kShutdown, ""},
+    Row{"vm.resize-disk", kCreated | kRunning | kPaused | kShutdown, ""},
     Row{"vm.restore", kNone, "no VM: delete the present one first"},
 };
 static_assert(kTable.size() == static_cast<std::size_t>(Action::Restore) + 1);

@@ -23,6 +23,7 @@ enum class Action : std::uint8_t {
   Snapshot,
   SnapshotWithPause,  // vm.snapshot with `pause`: of a running VM too
   Resize,
+  ResizeDisk,
   Restore,
 };
 
@@ -36,7 +37,7 @@ enum class Action : std::uint8_t {
 /// | vm.resume               | 404  |         |         | yes    |          |
 /// | vm.shutdown, vm.reboot  | 404  |         | yes     | yes    |          |
 /// | vm.delete               | yes  | yes     | yes     | yes    | yes      |
-/// | vm.resize               | 404  | yes     | yes     | yes    | yes      |
+/// | vm.resize, resize-disk  | 404  | yes     | yes     | yes    | yes      |
 /// | vm.power-button, vm.nmi | 404  |         | yes     |        |          |
 /// | vm.snapshot             | 404  |         |         | yes    |          |
 /// | vm.snapshot with pause  | 404  |         | yes     | yes    |          |

@@ -80,6 +80,8 @@ class Machine {
   /// What the guest has of its RAM: all but what it says is in the balloon. Bytes; any thread, while the
   /// machine exists.
   [[nodiscard]] std::uint64_t memory_actual_size() const;
+  /// See VirtioDevices.
+  void host_end_changed(unsigned slot) { chipset_->virtio().host_end_changed(slot); }
   /// Ids of the disks, of a paused machine, with writes that the host has no room for.
   [[nodiscard]] std::vector<std::string> full_disks() const { return chipset_->virtio().waiting_for_host(); }
   /// Injects an NMI into every vCPU of a running machine that the guest has started.

@@ -88,6 +88,13 @@ std::string PmemEnd::snapshot_file() const {
   return config_.discard_writes ? pages_name(config_) : std::string();
 }
 
+Status PmemEnd::check_whole() const {
+  VMMD_ASSIGN(const std::uint64_t length, file_->size());
+  if (length >= mapping_.size()) return {};
+  return fail(ErrorCode::Internal, "pmem \"{}\": {} was cut to {} bytes, the guest has {}",
+              config_.pci.id.value_or(""), file_->name(), length, mapping_.size());
+}
+
 Status PmemEnd::save_file(int fd) const {
   return save_private_pages(mapping_, fd, pages_name(config_));
 }

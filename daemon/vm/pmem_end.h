@@ -27,6 +27,8 @@ class PmemEnd final : public HostEnd {
   /// For the flushes, which may take long.
   [[nodiscard]] std::optional<OwnLoop> own_loop() const override;
   [[nodiscard]] std::string snapshot_file() const override;
+  /// Not if the file was cut: what lay beyond is gone, and the guest that touches it is stopped.
+  [[nodiscard]] Status check_whole() const override;
   [[nodiscard]] Status save_file(int fd) const override;
 
  private:

@@ -104,8 +104,8 @@ VcpuStop describe_failure(unsigned index, const kvm::VcpuFd& fd, int error) {
   if (error == EFAULT) {
     return {
         index, VcpuStop::Reason::MemoryLost,
-        fmt::format("vCPU {}: the host has no page for the guest RAM that was touched: its memory file was "
-                    "cut, its filesystem is full, or the host's memory failed ({})",
+        fmt::format("vCPU {}: the host has no page for the guest RAM or pmem that was touched: its memory "
+                    "file was cut, its filesystem is full, or the host's memory failed ({})",
                     index, where(fd))};
   }
   return {index, VcpuStop::Reason::RunFailed,

@@ -69,6 +69,14 @@ void VirtioDevices::resume() {
   for (const Place& place : places_) place.transport->resume();
 }
 
+void VirtioDevices::host_end_changed(unsigned slot) {
+  for (const Place& place : places_) {
+    if (place.slot != slot) continue;
+    // Before our end, which posts the model's.
+    place.model->loop().post([model = place.model.get()] { model->host_end_changed(); });
+  }
+}
+
 std::vector<devices::StateUnit*> VirtioDevices::units() const {
   std::vector<devices::StateUnit*> units;
   for (const Place& place : places_) {

@@ -34,6 +34,10 @@ class VirtioDevices {
   Status pause();
   void resume();
 
+  /// The host's end of a device is not as it was (HostEnd::resize()): lets its model look. If it stands
+  /// still, it looks when it goes on.
+  void host_end_changed(unsigned slot);
+
   /// A device before its transport, as they are restored.
   [[nodiscard]] std::vector<devices::StateUnit*> units() const;
   /// Ids of the devices, paused, with requests that wait for the host.

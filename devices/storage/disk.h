@@ -45,6 +45,11 @@ class Disk {
   [[nodiscard]] virtual bool readonly() const = 0;
   /// Bytes; asks the file again, so it may have grown.
   [[nodiscard]] virtual Result<std::uint64_t> size() = 0;
+  /// Makes it larger, to `bytes`, more than size(). On any thread. BadRequest if it cannot grow.
+  virtual Status grow(std::uint64_t /*bytes*/) {
+    return fail(ErrorCode::BadRequest, "{} cannot grow: a disk with an overlay is as long as its image was",
+                name());
+  }
   /// Whether its requests wait for the host on the loop's thread: then that should be no other device's.
   /// Constant, but for a host that is so short of memory that it takes io_uring away.
   [[nodiscard]] virtual bool holds_up_loop() const = 0;

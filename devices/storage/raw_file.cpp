@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/falloc.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -114,6 +115,21 @@ Status RawFile::set_up_ring() {
 
 Result<std::uint64_t> RawFile::size() {
   return file_size(fd_.get(), path_);
+}
+
+Status RawFile::grow(std::uint64_t bytes) {
+  if (options_.readonly) return fail(ErrorCode::BadRequest, "{} cannot grow: it is read only", path_);
+  struct stat info = {};
+  if (::fstat(fd_.get(), &info) != 0)
+    return fail_errno(ErrorCode::Internal, errno, "cannot look at {}", path_);
+  if (!S_ISREG(info.st_mode)) {
+    return fail(ErrorCode::BadRequest,
+                "{} is a block device: make it larger where it comes from, then give its new size here",
+                path_);
+  }
+  if (::ftruncate(fd_.get(), static_cast<off_t>(bytes)) != 0)
+    return fail_errno(ErrorCode::BadRequest, errno, "{} cannot grow to {} bytes", path_, bytes);
+  return {};
 }
 
 Status RawFile::start(EventLoop& loop, std::function<void()> batch_done) {

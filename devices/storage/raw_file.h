@@ -32,6 +32,7 @@ class RawFile final : public Disk {
   [[nodiscard]] const std::string& name() const override { return path_; }
   [[nodiscard]] bool readonly() const override { return options_.readonly; }
   [[nodiscard]] Result<std::uint64_t> size() override;
+  Status grow(std::uint64_t bytes) override;
   /// Without io_uring, and with direct I/O, where what does not fit is served by system calls.
   [[nodiscard]] bool holds_up_loop() const override { return ring_ == nullptr || bounce_.has_value(); }
   void submit(DiskRequest& request) override;

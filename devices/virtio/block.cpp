@@ -145,7 +145,7 @@ void VirtioBlock::start(const VirtioRun& run) {
     run_.transport->needs_reset("the disk cannot be used");
     return;
   }
-  refresh_size();  // the image may have grown while the VM stood still
+  host_end_changed();  // the image may have grown while the VM stood still
   for (unsigned i = 0; i < queues_.size(); ++i) run_queue(i);
   end_turn();
 }
@@ -440,7 +440,8 @@ void VirtioBlock::batch_done() {
   end_turn();
 }
 
-void VirtioBlock::refresh_size() {
+void VirtioBlock::host_end_changed() {
+  if (!running_) return;
   const auto size = disk_.size();
   if (!size) return;
   {
@@ -448,7 +449,7 @@ void VirtioBlock::refresh_size() {
     if (*size / kSector <= state_.sectors) return;
     state_.sectors = *size / kSector;
   }
-  if (running_) run_.transport->interrupt_config();
+  run_.transport->interrupt_config();
 }
 
 Result<UnitState> VirtioBlock::save() const {
@@ -460,7 +461,7 @@ Result<UnitState> VirtioBlock::save() const {
   return pack_state(message);
 }
 
-// The guest knows the size: a smaller disk would fail it, a larger one it is told of by refresh_size().
+// The guest knows the size: a smaller disk would fail it, a larger one it is told of by host_end_changed().
 Status VirtioBlock::restore(const UnitState& state) {
   state::Disk message;
   VMMD_TRY(unpack_state(state, unit_name(), 1, message));

@@ -59,8 +59,8 @@ class VirtioBlock final : public VirtioDevice {
   void reset() override {}
   [[nodiscard]] std::map<std::string, std::int64_t> counters() const override;
 
-  /// Looks at the disk's size again and tells the guest if it has grown. On the loop.
-  void refresh_size();
+  /// Looks at the disk's size again and tells the guest if it has grown; start() does so, too.
+  void host_end_changed() override;
 
  private:
   struct Slot;

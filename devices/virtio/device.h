@@ -84,6 +84,8 @@ class VirtioDevice : public StateUnit {
   /// start().
   virtual void stop_queue(unsigned index, std::function<void()> stopped) = 0;
   virtual void start_queue(unsigned index) = 0;
+  /// The backend may have another size than before. On the loop, started or not.
+  virtual void host_end_changed() {}
 };
 
 /// The little-endian bytes of a configuration structure, as read_config() wants them.

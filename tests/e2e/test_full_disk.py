@@ -8,8 +8,8 @@ import pytest
 
 from test_linux_disk import boot, disk, image
 
-ROOM = 1 << 20
-RECORDS = 1000  # of 4 KiB: four times the room
+ROOM = 128 << 10
+RECORDS = 60  # of 4 KiB: twice the room
 
 
 @contextlib.contextmanager

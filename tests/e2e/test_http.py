@@ -150,7 +150,7 @@ def test_more_clients_than_fit_are_told_so_and_later_served(daemon):
 
 
 UNBUILT = [
-    "vm.resize-disk", "vm.resize-zone", "vm.add-device", "vm.add-user-device", "vm.add-disk", "vm.add-fs",
+    "vm.resize-zone", "vm.add-device", "vm.add-user-device", "vm.add-disk", "vm.add-fs",
     "vm.add-pmem", "vm.add-net", "vm.add-vdpa", "vm.add-vsock", "vm.remove-device", "vm.coredump",
     "vm.receive-migration", "vm.send-migration",
 ]

@@ -127,25 +127,57 @@ def test_a_reboot_finds_the_disk_again(guest):
     serial.ask("disk check /dev/vda 6 0 16", r"^disk checked 16$")
 
 
-def test_linux_boots_from_a_disk(linux, start, tmp_path):
-    tree = tmp_path / "tree"
+def root_image(linux, folder):
+    """A filesystem with what the initramfs holds, and a greeting."""
+    tree = folder / "tree"
     for name in ("dev", "proc", "sys", "mnt"):
         (tree / name).mkdir(parents=True)
     subprocess.run(f"cd {tree} && cpio --quiet -id init < {linux.initramfs}", shell=True, check=True)
     (tree / "hello").write_text("from the host\n")
-    root = image(tmp_path / "root.img")
+    root = image(folder / "root.img")
     subprocess.run(["mkfs.ext4", "-q", "-d", tree, root], check=True, stdout=subprocess.DEVNULL)
-    daemon = start()
+    return root
+
+
+def boot_from(linux, daemon, root, **more):
     payload = {"kernel": str(linux.kernel),
                "cmdline": linux.cmdline(128 << 20, "root=/dev/vda rw init=/init tick=0")}
-    serial = daemon.boot(linux.kernel, memory=128 << 20, payload=payload, disks=[disk(root, "root")])
+    serial = daemon.boot(linux.kernel, memory=128 << 20, payload=payload, disks=[disk(root, "root", **more)])
     serial.expect(r"^AGENT READY$", timeout=240)
+    return serial
+
+
+def test_linux_boots_from_a_disk(linux, start, tmp_path):
+    root = root_image(linux, tmp_path)
+    daemon = start()
+    serial = boot_from(linux, daemon, root)
     serial.ask("cat /hello", r"^from the host\s*end$")
     serial.ask("put /hello from the guest", r"^put 14$")
     serial.send("poweroff")
     daemon.wait_exit()
     told = subprocess.run(["debugfs", "-R", "cat /hello", root], check=True, capture_output=True, text=True).stdout
     assert told.startswith("from the guest")
+
+
+def test_clones_of_a_guest_with_its_root_on_a_disk_go_their_own_ways(linux, start, tmp_path):
+    root = root_image(linux, tmp_path)
+    before = root.read_bytes()
+    with vmmd.leaving_snapshot(tmp_path) as daemon:
+        serial = boot_from(linux, daemon, root, overlay="memory")
+        serial.ask("file write /hello 7 0 256", r"^ok ")
+    clones = []
+    for seed in (21, 22):
+        daemon = start(name=f"clone{seed}")
+        serial = daemon.restore(tmp_path / "snapshot")
+        serial.ask("put /proc/sys/vm/drop_caches 3", r"^put 1$")  # what is read now comes from the disk
+        serial.ask("file check /hello 7 0 256", r"^ok ")
+        serial.ask(f"file write /hello {seed} 128 256", r"^ok ")
+        clones.append((serial, seed))
+    for serial, seed in clones:
+        serial.ask("put /proc/sys/vm/drop_caches 3", r"^put 1$")
+        serial.ask(f"file check /hello {seed} 128 256", r"^ok ")
+        serial.ask("file check /hello 7 0 128", r"^ok ")
+    assert root.read_bytes() == before
 
 
 @pytest.fixture(scope="module")

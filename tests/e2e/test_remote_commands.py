@@ -90,7 +90,7 @@ def test_version():
     assert ok(None, "--version").startswith("vmmd v")
 
 
-@pytest.mark.parametrize("command", [["add-disk", "path=/disk.img"], ["resize", "--cpus", "4"], ["resize-disk"],
+@pytest.mark.parametrize("command", [["add-disk", "path=/disk.img"], ["resize", "--cpus", "4"], ["resize-zone"],
                                      ["send-migration", "unix:/x"], ["coredump", "file:///x"], ["remove-device", "_d"]],
                          ids=lambda words: words[0])
 def test_what_is_not_built_says_so(daemon, command):

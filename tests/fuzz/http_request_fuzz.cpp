@@ -39,6 +39,7 @@ class AgreeingService final : public Service {
     return "snapshot-1";
   }
   void resize(ResizeRequest /*request*/, Done<void> done) override { done({}); }
+  void resize_disk(ResizeDiskRequest /*request*/, Done<void> done) override { done({}); }
   void restore(RestoreRequest /*request*/, PassedFds /*fds*/, Done<void> done) override { done({}); }
   void cancel(std::string /*job_id*/, Done<void> done) override { done({}); }
 

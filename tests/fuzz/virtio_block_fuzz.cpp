@@ -177,7 +177,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         break;
       case 13:
         disk.grown = std::max<std::uint64_t>(disk.grown, 512U * next());
-        if (!stopped) device.refresh_size();
+        if (!stopped) device.host_end_changed();
         break;
       case 14: {
         if (!stopped) break;

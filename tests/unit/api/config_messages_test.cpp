@@ -170,6 +170,16 @@ TEST_CASE("overrides that are not JSON reach the daemon, which refuses them") {
   CHECK(again.error().to_string() == "/overrides: expected an object, got a string");
 }
 
+TEST_CASE("resize-disk names a disk and its size") {
+  const auto request = parse_resize_disk_request(R"({"id": "root", "desired_size": 21474836480})");
+  REQUIRE(request);
+  CHECK(request->id == "root");
+  CHECK(request->desired_size == 21474836480);
+  CHECK(to_json(*request) == R"({"id":"root","desired_size":21474836480})");
+  CHECK(parse_resize_disk_request(R"({"id": "root"})").error().code == ErrorCode::BadRequest);
+  CHECK(parse_resize_disk_request(R"({"desired_size": 1})").error().code == ErrorCode::BadRequest);
+}
+
 TEST_CASE("resize takes the balloon's size; vCPUs and RAM are known and not built") {
   CHECK(parse_resize_request(R"({"desired_balloon": 268435456})")->desired_balloon == 268435456);
   CHECK(parse_resize_request("{}")->desired_balloon == std::nullopt);

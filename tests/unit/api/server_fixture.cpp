@@ -80,6 +80,10 @@ void FakeService::resize(ResizeRequest request, Done<void> done) {
          plain(std::move(done)));
 }
 
+void FakeService::resize_disk(ResizeDiskRequest request, Done<void> done) {
+  called(fmt::format("resize disk {} {}", request.id, request.desired_size), plain(std::move(done)));
+}
+
 void FakeService::restore(RestoreRequest request, PassedFds fds, Done<void> done) {
   std::string what = "restore " + request.source_url + with(fds);
   called(std::move(what), plain(std::move(done), std::move(fds)));

@@ -32,6 +32,7 @@ class FakeService final : public Service {
   void command(Command command, Done<void> done) override;
   std::string snapshot(SnapshotRequest request, Done<SnapshotResult> done) override;
   void resize(ResizeRequest request, Done<void> done) override;
+  void resize_disk(ResizeDiskRequest request, Done<void> done) override;
   void restore(RestoreRequest request, PassedFds fds, Done<void> done) override;
   void cancel(std::string job_id, Done<void> done) override;
 

@@ -101,6 +101,9 @@ TEST_CASE("counters, create, restore and cancel reach the Service with what was 
   client.send(put("vm.resize", R"({"desired_balloon":4096})"));
   CHECK(fixture.service.wait_for_call() == "resize 4096");
   CHECK(client.response().status == 204);
+  client.send(put("vm.resize-disk", R"({"id":"root","desired_size":8192})"));
+  CHECK(fixture.service.wait_for_call() == "resize disk root 8192");
+  CHECK(client.response().status == 204);
   client.send(put("vm.cancel", R"({"id":"snapshot-1"})"));
   CHECK(client.response().status == 204);
   CHECK(fixture.service.wait_for_call() == "cancel snapshot-1");
@@ -120,7 +123,8 @@ TEST_CASE("a snapshot answers as Cloud Hypervisor does, unless a field of ours w
 TEST_CASE("a body that does not parse is 400 and does not reach the Service") {
   ServerFixture fixture;
   RawClient client = fixture.connect();
-  for (const char* endpoint : {"vm.create", "vm.snapshot", "vm.restore", "vm.cancel", "vm.resize"}) {
+  for (const char* endpoint :
+       {"vm.create", "vm.snapshot", "vm.restore", "vm.cancel", "vm.resize", "vm.resize-disk"}) {
     client.send(put(endpoint, "{\"a\":"));
     const RawResponse response = client.response();
     CHECK(response.status == 400);

@@ -356,7 +356,7 @@ TEST_CASE("stopping waits for every request, and what came meanwhile is found at
 TEST_CASE("a disk that grew is shown to the guest with an interrupt") {
   Fixture f;
   std::filesystem::resize_file(f.path, kSize + 512 * 7);
-  f.device->refresh_size();
+  f.device->host_end_changed();
   CHECK(f.device->read_config(0, 8) == 71);
   CHECK(f.running->transport.config_interrupts == 1);
 }

@@ -36,6 +36,7 @@ constexpr std::array kRows{
     Row{Action::Snapshot, "vm.snapshot", "n--y-"},
     Row{Action::SnapshotWithPause, "vm.snapshot", "n-yy-"},
     Row{Action::Resize, "vm.resize", "nyyyy"},
+    Row{Action::ResizeDisk, "vm.resize-disk", "nyyyy"},
     Row{Action::Restore, "vm.restore", "y----"},
 };
 
