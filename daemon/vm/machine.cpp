@@ -119,23 +119,27 @@ Result<std::unique_ptr<Machine>> Machine::create(std::shared_ptr<const kvm::Kvm>
   return machine;
 }
 
+// RAM, and what devices have above it.
+std::vector<devices::GuestRegion> Machine::all_memory() const {
+  std::vector<devices::GuestRegion> all = ram_.regions();
+  for (const auto& device : host_.devices()) {
+    for (const devices::GuestRegion& region : device.end->memory()) all.push_back(region);
+  }
+  return all;
+}
+
 Status Machine::set_up_memory() const {
   unsigned slot = 0;
-  for (const devices::GuestRegion& region : memory_.regions())
-    VMMD_TRY(vm_.set_memory_region(slot++, region));
-  for (const auto& device : host_.devices()) {
-    for (const devices::GuestRegion& region : device.end->memory())
-      VMMD_TRY(vm_.set_memory_region(slot++, region));
-  }
+  for (const devices::GuestRegion& region : all_memory()) VMMD_TRY(vm_.set_memory_region(slot++, region));
   return {};
 }
 
 Status Machine::create_vcpus(const api::VmConfig& config, VcpuListener& listener) {
   const x86::CpuModel model = cpu_model(config.cpus, *kvm_);
   VMMD_TRY(x86::check_cpu_model(model));
-  shared_ = std::make_unique<Vcpu::Shared>(Vcpu::Shared{chipset_->ports(), chipset_->mmio(),
-                                                        chipset_->ioapic(), listener, power_.asked(), *kvm_,
-                                                        x86::saved_msr_indices(kvm_->msr_indices())});
+  shared_ = std::make_unique<Vcpu::Shared>(
+      Vcpu::Shared{chipset_->ports(), chipset_->mmio(), chipset_->ioapic(), listener, power_.asked(), *kvm_,
+                   x86::saved_msr_indices(kvm_->msr_indices()), all_memory()});
   for (unsigned i = 0; i < model.vcpus; ++i) {
     VMMD_ASSIGN(kvm::VcpuFd fd, kvm::VcpuFd::create(vm_, x86::apic_id_of(i, model)));
     vcpus_.push_back(std::make_unique<Vcpu>(i, std::move(fd), *shared_));

@@ -102,6 +102,7 @@ class Machine {
  private:
   Machine(std::shared_ptr<const kvm::Kvm> kvm, kvm::VmFd vm, memory::GuestRam ram, HostSide& host,
           MachineListener& listener);
+  [[nodiscard]] std::vector<devices::GuestRegion> all_memory() const;
   Status set_up_memory() const;
   Status create_vcpus(const api::VmConfig& config, VcpuListener& listener);
   Status set_boot_state(const api::VmConfig& config);

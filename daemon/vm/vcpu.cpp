@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -251,6 +252,12 @@ std::optional<VcpuStop> Vcpu::after_waking(unsigned& in_vain) const {
                   index_)};
 }
 
+bool Vcpu::is_memory(std::uint64_t address) const {
+  return std::any_of(shared_.memory.begin(), shared_.memory.end(), [address](const auto& region) {
+    return address >= region.start.value && address - region.start.value < region.size;
+  });
+}
+
 std::optional<VcpuStop> Vcpu::dispatch() {
   kvm_run& run = fd_.run_page();
   switch (run.exit_reason) {
@@ -262,6 +269,9 @@ std::optional<VcpuStop> Vcpu::dispatch() {
       return std::nullopt;
     }
     case KVM_EXIT_MMIO: {
+      // An instruction that KVM emulates, as all of a kernel's where there is no VT-x or SVM, finds no page
+      // where there is memory: an access that went nowhere would lose data without a word.
+      if (is_memory(run.mmio.phys_addr)) return describe_failure(index_, fd_, EFAULT);
       const unsigned length = run.mmio.len;
       const unsigned step = is_bus_width(length) ? length : 1;  // KVM may split an access that crosses a page
       for (unsigned i = 0; i < length; i += step) {

@@ -16,6 +16,7 @@
 #include "daemon/vm/vcpu_exit.h"
 #include "devices/bus.h"
 #include "devices/chipset/ioapic.h"
+#include "devices/guest_memory.h"
 #include "devices/state_unit.h"
 
 namespace vmmd::vm {
@@ -44,6 +45,8 @@ class Vcpu final : public devices::StateUnit {
     const std::atomic<bool>& power_asked;  // the guest asked to reset or to power off: run no further
     const kvm::Kvm& kvm;
     std::vector<std::uint32_t> saved_msrs;  // what to save, in the order of restoring
+    /// All that KVM has as the guest's memory, above RAM too.
+    std::vector<devices::GuestRegion> memory;
   };
 
   Vcpu(unsigned index, kvm::VcpuFd fd, const Shared& shared);
@@ -91,6 +94,7 @@ class Vcpu final : public devices::StateUnit {
   void run_until_kicked();
   [[nodiscard]] std::optional<VcpuStop> dispatch();
   [[nodiscard]] std::optional<VcpuStop> after_waking(unsigned& in_vain) const;
+  [[nodiscard]] bool is_memory(std::uint64_t address) const;
   void set_immediate_exit(bool on);
   void kick();
   [[nodiscard]] std::optional<VcpuStop> take_external_interrupt();

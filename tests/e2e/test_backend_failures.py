@@ -95,6 +95,19 @@ def test_a_flush_of_pmem_that_fails_is_an_error_in_the_guest(restored, tmp_path)
     serial.ask("file write /dev/pmem0 3 0 64", r"^ok \w+$")
 
 
+def test_pmem_whose_file_is_cut_ends_the_vm_with_a_reason_and_not_the_daemon(restored):
+    daemon, serial = restored()
+    serial.ask("file write /dev/pmem0 3 0 64", r"^ok \w+$")
+    os.truncate(daemon.folder / "p", 4096)
+    serial.send("file write /dev/pmem0 4 64 64")
+    properties = daemon.events.wait("guest", "crashed")["properties"]
+    assert properties["reason"] == "memory-lost" and "pmem" in properties["message"]
+    daemon.events.wait("vm", "shutdown")
+    assert daemon.state() == "Shutdown"
+    daemon.put("vm.delete")
+    assert daemon.raw("GET", "vm.info")[0] == 404
+
+
 @pytest.mark.guest
 @pytest.mark.parametrize("discard", [False, True], ids=["kept", "discarded"])
 def test_no_snapshot_is_made_of_pmem_that_was_cut(start, tmp_path, discard):
