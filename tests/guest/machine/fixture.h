@@ -54,6 +54,7 @@ class Recorder final : public MachineListener {
   void on_vcpu_stopped(VcpuStop stop) override;
   void request_reset() override;
   void request_shutdown() override;
+  void disk_full(std::string_view, std::string_view) override {}
   void backend_failed(std::string_view, std::string_view) override {}
   void watchdog_expired(std::string_view, std::string_view) override {}
 
