@@ -5,7 +5,8 @@ import subprocess
 import pytest
 
 import snapshots
-from vmmd import ROOT
+from vmmd import ROOT, eventually
+from test_lifecycle import counters
 from test_snapshot import lcg
 
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.tar.xz"))
@@ -37,12 +38,8 @@ def goes_on(guest, serial):
         serial.ask("c 7", r"^ok ")
         serial.ask("w 8", r"^ok ")
     elif guest == "smp":
-        first = [int(n) for n in serial.ask("c", r"^counters (\d+) (\d+)$").groups()]
-        for _ in range(1000):
-            now = [int(n) for n in serial.ask("c", r"^counters (\d+) (\d+)$").groups()]
-            if now[0] > first[0] and now[1] > first[1]:
-                return
-        raise AssertionError(f"a CPU stands still: {first} {now}")
+        first = counters(serial)
+        eventually(lambda: all(now > before for now, before in zip(counters(serial), first)))
     else:
         n, general, sse, x87 = serial.expect(r"^hash (\d+) (\w+) (\w+) (\w+)$").groups()
         steps = int(n) * 4194304

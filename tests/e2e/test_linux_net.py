@@ -198,9 +198,7 @@ def test_passt_serves_a_guest_without_a_tap(namespace, start, linux, tmp_path):
     passt = subprocess.Popen(["passt", "--foreground", "--socket", path, "--runas", "0", "-a", "10.79.0.2", "-n", "24",
                               "-g", "10.79.0.1", "-t", "8080:80", "-q"], stderr=subprocess.PIPE, text=True)
     try:
-        for _ in range(10000):
-            if path.exists() or passt.poll() is not None:
-                break
+        vmmd.eventually(lambda: path.exists() or passt.poll() is not None)
         assert passt.poll() is None, passt.stderr.read()
         daemon = start()
         serial = linux.boot(daemon, net=[{"passt": str(path)}])

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from vmmd import bare
+from test_lifecycle import counters
+from vmmd import bare, eventually
 
 pytestmark = pytest.mark.guest
 
@@ -256,14 +257,8 @@ def test_all_cpus_go_on_after_restore(start, tmp_path):
     snapshot_and_kill(first, tmp_path / "snap")
     second = start()
     serial = second.restore(tmp_path / "snap")
-    before = [int(n) for n in serial.ask("c", r"^counters (.*)$")[1].split()]
-    waiting = set(range(4))
-    for _ in range(1000):
-        now = [int(n) for n in serial.ask("c", r"^counters (.*)$")[1].split()]
-        waiting -= {i for i in waiting if now[i] > before[i]}
-        if not waiting:
-            return
-    raise AssertionError(f"CPUs {waiting} stand still")
+    first = counters(serial)
+    eventually(lambda: all(now > before for now, before in zip(counters(serial), first)))
 
 
 # What must be refused, and what then remains

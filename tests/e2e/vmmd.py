@@ -26,6 +26,16 @@ SANITIZED = "asan" in BUILD.name
 PATIENCE = float(os.environ.get("VMMD_PATIENCE", 60))
 
 
+def eventually(condition, patience=PATIENCE):
+    """The first true value of `condition()`, where nothing tells when it becomes true. Limited by time, not by a number
+    of looks: those take no time on a fast host."""
+    deadline = time.monotonic() + patience
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.002)
+    return value
+
+
 def bare(name):
     return str(BUILD / "tests" / "guest" / f"{name}.elf")
 
