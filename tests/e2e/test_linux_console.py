@@ -1,5 +1,10 @@
 """virtio-console of the Linux guest, hvc0: its agent lives there, so that every word goes both ways."""
+import fcntl
+import os
 import pathlib
+import pty
+import struct
+import termios
 
 import pytest
 
@@ -119,3 +124,62 @@ def test_a_file_goes_on_after_the_restore(start, on_hvc0, tmp_path):
     vmmd.eventually(lambda: "tick" in file.read_text())
     daemon.put("vm.delete")
     assert file.read_text().startswith("before\n")
+
+
+class Terminal:
+    """A pty for vmmd to run at, with what vmmd.Serial wants of a socket for whoever sits there."""
+
+    def __init__(self, columns, rows):
+        self.fd, self.end = pty.openpty()
+        self.resize(columns, rows)
+
+    def resize(self, columns, rows):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def start(self, start, name):
+        daemon = start(name=name, terminal=self.end)
+        os.close(self.end)  # so that it ends with vmmd
+        line = vmmd.Serial(None, self)
+        daemon.serials.append(line)
+        return daemon, line
+
+    def settimeout(self, _):
+        pass
+
+    def recv(self, most):
+        return os.read(self.fd, most)
+
+    def sendall(self, data):
+        os.write(self.fd, data)
+
+    def shutdown(self, _):
+        pass
+
+    def close(self):
+        os.close(self.fd)
+
+
+def has_size(line, columns, rows):
+    """Waits until the guest sees it. A size that came late would be seen by asking again."""
+    vmmd.eventually(lambda: line.ask("size", r"^size (\d+ \d+)$")[1] == f"{columns} {rows}")
+
+
+def test_the_guest_follows_the_size_of_vmmds_terminal(start, on_hvc0, tmp_path):
+    terminal = Terminal(91, 33)
+    daemon, line = terminal.start(start, "first")
+    restore_alone(daemon, on_hvc0, {"mode": "Tty"})
+    has_size(line, 91, 33)
+    terminal.resize(133, 47)  # the kernel sends SIGWINCH
+    has_size(line, 133, 47)
+    daemon.put("vm.pause")
+    terminal.resize(20, 10)
+    daemon.put("vm.resume")
+    has_size(line, 20, 10)
+    daemon.put("vm.pause")
+    daemon.snapshot(tmp_path / "snap")
+    daemon.kill()
+
+    other = Terminal(201, 61)
+    clone, line = other.start(start, "clone")
+    restore_alone(clone, tmp_path / "snap", None)
+    has_size(line, 201, 61)

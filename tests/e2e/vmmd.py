@@ -4,6 +4,7 @@ Nothing here sleeps or polls: sockets are awaited with deadlines, and the API so
 listening, so that a connection made before it is ready simply waits.
 """
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -12,6 +13,7 @@ import re
 import signal
 import socket
 import subprocess
+import termios
 import threading
 import time
 
@@ -122,15 +124,15 @@ class Events:
 
 
 class Serial:
-    """A guest's COM1 as a Unix socket: everything it said is kept; `expect` moves on past what it found."""
+    """A guest's COM1 as a Unix socket (or `stream`, which is as good as one): everything it said is kept; `expect` moves
+    on past what it found."""
 
-    def __init__(self, path):
-        self.path = str(path)
+    def __init__(self, path, stream=None):
         self.text = ""
         self.at = 0
         self.ended = False
         self.changed = threading.Condition()
-        self.socket = unix_socket(path)
+        self.socket = stream or unix_socket(path)
         self.socket.settimeout(None)
         self.reader = threading.Thread(target=self._read)
         self.reader.start()
@@ -189,8 +191,9 @@ class Serial:
 
 
 class Daemon:
-    def __init__(self, folder, *arguments, wrapper=(), inherit=()):
-        """`wrapper`: what runs vmmd, a program with its arguments that becomes vmmd. `inherit`: descriptors it has."""
+    def __init__(self, folder, *arguments, wrapper=(), inherit=(), terminal=None):
+        """`wrapper`: what runs vmmd, a program with its arguments that becomes vmmd. `inherit`: descriptors it has.
+        `terminal`: the end of a pty, to be standard input and output and the controlling terminal."""
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.api = self.folder / "api.sock"
@@ -201,10 +204,14 @@ class Daemon:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(self.api))
             listener.listen(256)
+            log = self.log.open("ab")
+            where = {"stdin": subprocess.DEVNULL, "stdout": log}
+            if terminal is not None:
+                where = {"stdin": terminal, "stdout": terminal, "start_new_session": True,
+                         "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
             self.process = subprocess.Popen(
                 [*wrapper, VMMD, "--api-socket", f"fd={listener.fileno()}", "-v", *map(str, arguments)],
-                stdin=subprocess.DEVNULL, stdout=self.log.open("ab"), stderr=subprocess.STDOUT,
-                pass_fds=[listener.fileno(), *inherit])
+                stderr=log, pass_fds=[listener.fileno(), *inherit], **where)
 
     # The API
 

@@ -126,6 +126,14 @@ static void random_number(void) {
   print("random %x-%x\n", bytes[0], bytes[1]);
 }
 
+static void terminal_size(void) {
+  struct {
+    uint16_t rows, columns, unused[2];
+  } size = {0};
+  control(0, 0x5413 /* TIOCGWINSZ */, &size);
+  print("size %u %u\n", (u64)size.columns, (u64)size.rows);
+}
+
 static void cat(const char* path) {
   char text[4096];
   int fd = open_file(path, kReadOnly);
@@ -256,6 +264,8 @@ void run_command(struct agent* agent, char* line) {
     sleep_timer(next_number(&line));
   } else if (same(word, "cat")) {
     cat(next_word(&line));
+  } else if (same(word, "size")) {
+    terminal_size();
   } else if (same(word, "hex")) {
     hex(line);
   } else if (same(word, "put") || same(word, "say")) {

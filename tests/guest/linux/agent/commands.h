@@ -12,6 +12,7 @@
 //   uptime                         uptime S
 //   sleep-timer MS                 slept MICROSECONDS
 //   cat PATH                       the first 4 KiB of a file, then a line "end"
+//   size                           size COLUMNS ROWS      (of its terminal)
 //   put PATH TEXT                  put BYTES              (into an existing file)
 //   say PATH TEXT                  put BYTES              (the same, and the end of a line)
 //   hex PATH BYTES                 hex DIGITS | hex: error ERRNO (64 bytes at most)
