@@ -61,8 +61,7 @@ std::uint64_t VirtioBalloon::actual_bytes() const {
 
 std::uint64_t VirtioBalloon::features() const {
   return kStatsVq | (config_.deflate_on_oom ? kDeflateOnOom : 0) |
-         (config_.free_page_reporting ? kPageReporting : 0) |
-         (reclaim_.granularity() > kPageSize ? kMustTellHost : 0);
+         (config_.free_page_reporting ? kPageReporting : 0) | kMustTellHost;
 }
 
 std::vector<std::uint16_t> VirtioBalloon::queue_sizes() const {

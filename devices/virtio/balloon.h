@@ -18,8 +18,9 @@ namespace vmmd::devices {
 ///
 /// Pages leave the host's memory when they are given or reported; nothing is done when they are taken back,
 /// because the guest's first touch brings a new page. A driver that gives pages which it still uses harms
-/// itself only. Where RAM consists of huge pages, the host takes one back when all of it was given in a row;
-/// drivers must then tell before they take pages back (MUST_TELL_HOST).
+/// itself only. Where RAM consists of huge pages, the host takes one back when all of it was given in a row,
+/// if the driver tells before it takes pages back (MUST_TELL_HOST, which is always offered: a restored VM may
+/// have huge pages where the driver's had none).
 ///
 /// Statistics come on demand: reading counters() asks the driver for new ones and answers those it sent last.
 /// Not emulated: FREE_PAGE_HINT, PAGE_POISON.

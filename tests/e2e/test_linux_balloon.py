@@ -13,9 +13,29 @@ USED = 24  # MiB that the guest has used and freed
 
 
 def resident(daemon):
-    """Bytes of host memory that vmmd has, shared and file pages included."""
+    """Bytes of host memory that vmmd has, shared, file and huge pages included."""
     text = pathlib.Path(f"/proc/{daemon.process.pid}/smaps_rollup").read_text()
-    return int(re.search(r"^Rss:\s+(\d+) kB$", text, re.MULTILINE)[1]) * 1024
+    # Rss counts no pages of hugetlbfs.
+    return sum(int(n) * 1024 for n in re.findall(r"^(?:Rss|Shared_Hugetlb|Private_Hugetlb):\s+(\d+) kB$", text, re.MULTILINE))
+
+
+HUGE_POOL = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+
+
+@pytest.fixture
+def huge_pages():
+    """Enough for two guests."""
+    try:
+        before = int(HUGE_POOL.read_text())
+        HUGE_POOL.write_text(str(before + 2 * MEMORY // (2 * MIB)))
+    except OSError as error:
+        pytest.skip(f"HUGE PAGES ARE NOT TESTED HERE: {error}")
+    try:
+        if (now := int(HUGE_POOL.read_text())) < before + 2 * MEMORY // (2 * MIB):
+            pytest.skip(f"HUGE PAGES ARE NOT TESTED HERE: the host has no memory for more than {now} of them")
+        yield
+    finally:
+        HUGE_POOL.write_text(str(before))
 
 
 def counters(daemon):
@@ -136,3 +156,24 @@ def test_resize_on_the_command_line(start, with_balloon):
     serial = daemon.restore(with_balloon)
     remote.ok(daemon, "resize", "--balloon", "8M")
     wait_for(serial, lambda: daemon.get("vm.info")["memory_actual_size"] == MEMORY - 8 * MIB)
+
+
+def test_huge_pages_that_were_given_whole_leave_the_host_and_come_back(start, with_balloon, huge_pages, tmp_path):
+    """Of a guest that was booted without: what its driver agreed to then must do."""
+    size = 64 * MIB  # in smaller ones are few whole huge pages
+    huge = {"memory": {"hugepages": True}}
+    daemon = start()
+    serial = daemon.restore(with_balloon, memory_restore_mode="copy", overrides=huge)
+    before = resident(daemon)
+    daemon.put("vm.resize", {"desired_balloon": size})
+    wait_for(serial, lambda: daemon.get("vm.info")["memory_actual_size"] == MEMORY - size)
+    assert counters(daemon)["discarded_bytes"] >= size // 2
+    assert resident(daemon) <= before - USED * MIB // 2
+    daemon.put("vm.resize", {"desired_balloon": 0})
+    wait_for(serial, lambda: daemon.get("vm.info")["memory_actual_size"] == MEMORY)
+    serial.ask("mem write 9 8", r"^ok ", timeout=120)
+    daemon.put("vm.pause")
+    daemon.snapshot(tmp_path / "snap")
+    clone = start(name="clone")
+    line = clone.restore(tmp_path / "snap", memory_restore_mode="copy")
+    line.ask("mem check 9", r"^ok ", timeout=120)
