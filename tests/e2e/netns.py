@@ -3,6 +3,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -61,6 +62,11 @@ def open_tap(name, address=None, queues=1, flags=IFF_TAP | IFF_NO_PI | IFF_VNET_
 
 def exists(interface):
     return subprocess.run(["ip", "link", "show", interface], capture_output=True).returncode == 0
+
+
+def mac(interface):
+    shown = subprocess.run(["ip", "-o", "link", "show", interface], check=True, capture_output=True, text=True).stdout
+    return re.search(r"link/ether (\S+)", shown)[1]
 
 
 def _checksum(data):

@@ -1,5 +1,6 @@
 """virtio-net of the Linux guest over real taps: one device with every offload and two queue pairs, one with none."""
 import contextlib
+import re
 import socket
 import subprocess
 
@@ -8,12 +9,15 @@ import pytest
 import netns
 import vmmd
 from linux import pattern
+from strace import Strace
 
 PORT = 80
 ARP = 0x0806
 # id -> (the guest's interface, the host's address, the guest's)
 DEVICES = {"fast": ("eth0", "10.77.0.1", "10.77.0.2"), "plain": ("eth1", "10.78.0.1", "10.78.0.2")}
 MAC = "02:12:34:56:78:9a"
+TUNSETOFFLOAD = 0x400454D0
+ALL_OFFLOADS = 0x1F  # TUN_F_CSUM, TSO4, TSO6, TSO_ECN, UFO
 NETWORKS = [
     {"id": "fast", "tap": "fast0", "ip": "10.77.0.1", "mask": "255.255.255.0", "num_queues": 4, "mac": MAC},
     {"id": "plain", "tap": "plain0", "ip": "10.78.0.1", "mask": "255.255.255.0",
@@ -108,15 +112,55 @@ def test_pings_and_tcp_both_ways(guest, name):
     assert seen["rx_bytes"] > 512 << 10 and seen["tx_bytes"] > 512 << 10 and seen["backend_failures"] == 0
 
 
-def test_two_queue_pairs_are_in_use(guest):
+def queue_interrupts(serial):
+    """Of the device with two pairs: {"input.0": how many have come, …}"""
+    text = serial.ask("cat /proc/interrupts", r"^ +CPU0(?s:(.*?))^end$")[1]
+    found = re.findall(r"^ *\d+: +(\d+) +(\d+) .*(virtio\d+)-((?:in|out)put\.\d)\r?$", text, re.MULTILINE)
+    with_two = {device for *_, device, queue in found if queue == "input.1"}
+    assert len(with_two) == 1, text
+    return {queue: int(one) + int(other) for one, other, device, queue in found if device in with_two}
+
+
+def test_both_queue_pairs_carry_traffic(guest):
     daemon, serial = guest
-    serial.ask("cat /sys/class/net/eth0/queues/rx-1/rps_cpus", r"^0+$")
     serial.ask("cat /sys/class/net/eth1/queues/rx-1/rps_cpus", r"^cat: error 2$")
-    _, host, address = DEVICES["fast"]
-    for _ in range(8):  # other ports, other queues
-        with to_guest(serial, address) as stream:
-            transfers(serial, stream, kib=16)
+    for cpu in (1, 0):  # Linux sends by the CPU's own queue, and the tap answers by that
+        before = queue_interrupts(serial)
+        serial.ask(f"pin {cpu}", "^pin 0$")
+        with from_guest(serial, DEVICES["fast"][1]) as stream:
+            transfers(serial, stream, kib=64)
+        after = queue_interrupts(serial)
+        assert after[f"input.{cpu}"] > before[f"input.{cpu}"], (before, after)
     assert daemon.get("vm.info")["config"]["net"][0]["num_queues"] == 4
+
+
+def test_offloads_are_the_drivers_again_after_a_restore(with_net, namespace, start, tmp_path):
+    daemon = start()
+    daemon.get("vmm.ping")
+    with Strace(tmp_path / "trace", daemon.process.pid, "-e", "trace=ioctl", "-X", "raw", follow=True) as trace:
+        daemon.restore(with_net)
+        assert netns.ping(DEVICES["fast"][2]) and netns.ping(DEVICES["plain"][2])
+    # By descriptor: the last words on it. Opening tries what the kernel can, and ends with none.
+    last = {}
+    for descriptor, flags in re.findall(rf"ioctl\((\w+), {TUNSETOFFLOAD:#x}, (\w+)\)", trace.text):
+        last[descriptor] = int(flags, 16)
+    fast, plain = sorted(last.values(), reverse=True)
+    assert fast & ALL_OFFLOADS == ALL_OFFLOADS and plain == 0, last
+
+
+def test_the_hosts_address_may_be_overridden_and_the_guests_counts_from_its_next_boot(with_net, namespace, start):
+    mac, host_mac = "02:ab:cd:ef:12:34", "02:99:88:77:66:55"
+    daemon = start()
+    overrides = {"net": [{"id": "fast", "tap": "other0", "mac": mac, "host_mac": host_mac}]}
+    serial = daemon.restore(with_net, resume=False, overrides=overrides)
+    with netns.frames("other0") as sniffer:
+        daemon.put("vm.resume")
+        source, _ = netns.next_frame(sniffer, ARP)
+        assert source.hex(":") == MAC  # its driver has read it already
+    assert netns.ping(DEVICES["fast"][2])
+    assert netns.mac("other0") == host_mac
+    serial.ask("cat /sys/class/net/eth0/address", f"^{MAC}$")
+    assert daemon.get("vm.info")["config"]["net"][0]["mac"] == mac
 
 
 def test_a_snapshot_under_traffic_tears_nothing(guest, start, tmp_path):

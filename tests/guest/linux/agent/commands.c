@@ -258,6 +258,8 @@ void run_command(struct agent* agent, char* line) {
     random_number();
   } else if (same(word, "cpus")) {
     cpus();
+  } else if (same(word, "pin")) {
+    print("pin %u\n", (u64)-set_affinity(1ull << next_number(&line)));
   } else if (same(word, "uptime")) {
     print("uptime %t\n", clock_now(kBoottime));
   } else if (same(word, "sleep-timer")) {

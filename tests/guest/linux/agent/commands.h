@@ -9,6 +9,7 @@
 //   rtc                            rtc YYYY-MM-DD HH:MM:SS
 //   random                         random HEX             (16 bytes of getrandom)
 //   cpus                           cpus N, having run on each of them
+//   pin CPU                        pin ERROR             (runs on that CPU only from now on)
 //   uptime                         uptime S
 //   sleep-timer MS                 slept MICROSECONDS
 //   cat PATH                       the first 4 KiB of a file, then a line "end"
