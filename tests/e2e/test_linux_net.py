@@ -232,6 +232,29 @@ def test_a_tap_that_is_taken_is_refused(guest, start):
     assert status in (400, 409, 500) and "plain0" in " ".join(body), (status, body)
 
 
+@contextlib.contextmanager
+def passt_at(path, *options, wrapper=()):
+    """passt, which gives the guest 10.79.0.2 and the host's loopback as 10.79.0.1."""
+    passt = subprocess.Popen([*wrapper, "passt", "--foreground", "--socket", path, *options, "-a", "10.79.0.2", "-n", "24",
+                              "-g", "10.79.0.1", "-t", "8080:80", "-q"], stderr=subprocess.PIPE, text=True)
+    try:
+        vmmd.eventually(lambda: path.exists() or passt.poll() is not None)
+        assert passt.poll() is None, passt.stderr.read()
+        yield passt
+    finally:
+        passt.kill()
+        passt.wait()
+
+
+def through_passt(serial):
+    with netns.listen("127.0.0.1") as listener:
+        serial.ask(f"net connect 10.79.0.1 {listener.getsockname()[1]}", "^net connected$")
+        stream, _ = listener.accept()
+        with stream:
+            stream.settimeout(vmmd.PATIENCE)
+            transfers(serial, stream, kib=64)
+
+
 def test_passt_serves_a_guest_without_a_tap(namespace, start, linux, tmp_path):
     netns.ip("tuntap", "add", "out", "mode", "tap")
     netns.ip("addr", "add", "192.0.2.2/24", "dev", "out")
@@ -239,21 +262,11 @@ def test_passt_serves_a_guest_without_a_tap(namespace, start, linux, tmp_path):
     netns.ip("route", "add", "default", "via", "192.0.2.1")
     path = tmp_path / "passt"
     tmp_path.chmod(0o755)
-    passt = subprocess.Popen(["passt", "--foreground", "--socket", path, "--runas", "0", "-a", "10.79.0.2", "-n", "24",
-                              "-g", "10.79.0.1", "-t", "8080:80", "-q"], stderr=subprocess.PIPE, text=True)
-    try:
-        vmmd.eventually(lambda: path.exists() or passt.poll() is not None)
-        assert passt.poll() is None, passt.stderr.read()
+    with passt_at(path, "--runas", "0") as passt:
         daemon = start()
         serial = linux.boot(daemon, net=[{"passt": str(path)}])
         serial.ask("net up eth0 10.79.0.2 24", "^net up$")
-        # The gateway's address is the host's own loopback.
-        with netns.listen("127.0.0.1") as listener:
-            serial.ask(f"net connect 10.79.0.1 {listener.getsockname()[1]}", "^net connected$")
-            stream, _ = listener.accept()
-            with stream:
-                stream.settimeout(vmmd.PATIENCE)
-                transfers(serial, stream, kib=64)
+        through_passt(serial)
         daemon.put("vm.pause")
         daemon.snapshot(tmp_path / "snap")
         daemon.put("vm.resume")
@@ -261,6 +274,3 @@ def test_passt_serves_a_guest_without_a_tap(namespace, start, linux, tmp_path):
         event = daemon.events.wait("device", "backend-failed")
         assert event["properties"]["unit"].startswith("net:"), event
         serial.ask("echo still here", "^echo still here$")
-    finally:
-        passt.kill()
-        passt.wait()
