@@ -4,6 +4,7 @@
 - Every relative link in a *.md leads to a file, and its #anchor to a heading there.
 - Every option and command of vmmd and vmm-remote that a document names is in their --help.
 - The user guide's table of events has every event that the daemon publishes, and no other.
+- Every test that docs/regressions.md names is there.
 - docs/api.md has every endpoint of api/openapi.yaml, and its examples are exchanges that the specification allows.
 """
 import json
@@ -129,6 +130,17 @@ def wrong_examples(text):
             yield f"docs/api.md: {verb} {path} is missing"
 
 
+def missing_tests(text):
+    """`test_…` of tests/e2e, or the name of a doctest case in quotes, in the tables' last column."""
+    files = [*(ROOT / "tests" / "e2e").glob("*.py"), *(ROOT / "tests").glob("*/**/*_test.cpp")]
+    # A long name goes over two lines, as two literals.
+    there = re.sub(r'"\n\s*"', "", "\n".join(file.read_text() for file in files))
+    for row in re.findall(r"^\|.*\|(.*)\|$", text, re.MULTILINE):
+        for function, case in re.findall(r'`(test_\w+)`|"([^"]+)"', row):
+            if (f"def {function}(" if function else f'"{case}"') not in there:
+                yield f"docs/regressions.md: there is no test {function or case}"
+
+
 def main():
     texts = documents()
     daemon, remote = set(OPTION.findall(help_of(BUILD / "daemon" / "vmmd"))), remote_help()
@@ -137,6 +149,7 @@ def main():
         wrong += wrong_links(name, text)
         wrong += wrong_commands(name, text, daemon, remote)
     wrong += wrong_events(texts[pathlib.Path("docs/user-guide.md")])
+    wrong += missing_tests((ROOT / "docs" / "regressions.md").read_text())
     wrong += wrong_examples((ROOT / "docs" / "api.md").read_text())
     print("\n".join(wrong) or f"{len(texts)} documents agree with the programs and the specification")
     return 1 if wrong else 0

@@ -158,17 +158,19 @@ def test_resize_on_the_command_line(start, with_balloon):
     wait_for(serial, lambda: daemon.get("vm.info")["memory_actual_size"] == MEMORY - 8 * MIB)
 
 
-def test_huge_pages_that_were_given_whole_leave_the_host_and_come_back(start, with_balloon, huge_pages, tmp_path):
+def test_huge_pages_that_were_given_whole_leave_the_host_and_come_back(huge_pages, start, with_balloon, tmp_path):
     """Of a guest that was booted without: what its driver agreed to then must do."""
     size = 64 * MIB  # in smaller ones are few whole huge pages
-    huge = {"memory": {"hugepages": True}}
+    huge = {"memory": {"hugepages": True, "prefault": True}}
     daemon = start()
     serial = daemon.restore(with_balloon, memory_restore_mode="copy", overrides=huge)
     before = resident(daemon)
+    assert before >= MEMORY
     daemon.put("vm.resize", {"desired_balloon": size})
     wait_for(serial, lambda: daemon.get("vm.info")["memory_actual_size"] == MEMORY - size)
-    assert counters(daemon)["discarded_bytes"] >= size // 2
-    assert resident(daemon) <= before - USED * MIB // 2
+    given = counters(daemon)["discarded_bytes"]
+    assert given >= size // 2
+    assert resident(daemon) <= before - given * 3 // 4  # some more is used meanwhile
     daemon.put("vm.resize", {"desired_balloon": 0})
     wait_for(serial, lambda: daemon.get("vm.info")["memory_actual_size"] == MEMORY)
     serial.ask("mem write 9 8", r"^ok ", timeout=120)

@@ -1,4 +1,5 @@
 // A machine's state into another machine: equal there, and going on.
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -99,6 +100,29 @@ TEST_CASE("a restored machine saves what it was restored from") {
   TestVm restored(setup);
   restored.restore(saved);
   check_equal(saved.units, restored.save_units());
+}
+
+// Cloud Hypervisor leaves them out.
+TEST_CASE("a debugger's breakpoints are a restored guest's too") {
+  const Setup setup{"storm"};
+  Saved saved = saved_from(setup, "storm 1");
+  auto& units = *saved.units.mutable_units();
+  const auto unit =
+      std::find_if(units.begin(), units.end(), [](const auto& each) { return each.name() == "vcpu0"; });
+  REQUIRE(unit != units.end());
+  state::Vcpu vcpu;
+  REQUIRE(vcpu.ParseFromString(unit->state().value()));
+  REQUIRE(vcpu.debug().db_size() == 4);
+  for (int i = 0; i < 4; ++i)
+    vcpu.mutable_debug()->set_db(i, 0x0000'7123'4567'8000U + 0x10U * std::uint64_t(i));
+  vcpu.mutable_debug()->set_dr6(0xffff'0ff2);
+  vcpu.mutable_debug()->set_dr7(0x0333'0455);  // on reads and writes at linear addresses that it never uses
+  unit->mutable_state()->set_value(vcpu.SerializeAsString());
+  TestVm restored(setup);
+  restored.restore(saved);
+  check_equal(saved.units, restored.save_units());
+  restored.resume();
+  restored.console().wait_for("storm ");
 }
 
 TEST_CASE("a restored guest goes on at the next instruction") {
