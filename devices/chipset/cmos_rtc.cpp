@@ -267,7 +267,8 @@ void CmosRtc::drive() {
   const bool pending = (flags & enabled) != 0;
   flags = static_cast<std::uint8_t>((flags & kInterruptMask) | (pending ? kInterruptRequest : 0U));
   irq_.set_level(pending);
-  // While the line is up nothing changes until the guest reads register C, which looks again.
+  // While the line is up nothing changes until the guest reads register C, which looks again. Deadlines
+  // follow what catch_up() has seen, not the present: what came since is due at once.
   std::optional<std::uint64_t> deadline;
   const auto sooner = [&deadline](std::uint64_t at) { deadline = std::min(deadline.value_or(at), at); };
   if (!pending) {
@@ -275,15 +276,16 @@ void CmosRtc::drive() {
     if (running() && (enabled & (kAlarm | kUpdateEnded)) != 0) {
       const Instant instant = now();
       const auto until = [&](std::int64_t second) {
-        return ns + static_cast<std::uint64_t>((second - instant.second) * kNanoseconds - instant.nanosecond);
+        const std::int64_t wait = (second - instant.second) * kNanoseconds - instant.nanosecond;
+        return ns + static_cast<std::uint64_t>(std::max<std::int64_t>(wait, 0));
       };
-      if ((enabled & kUpdateEnded) != 0) sooner(until(instant.second + 1));
+      if ((enabled & kUpdateEnded) != 0) sooner(until(state_.seen_second + 1));
       if ((enabled & kAlarm) != 0) {
-        if (const auto alarm = next_alarm(instant.second)) sooner(until(*alarm));
+        if (const auto alarm = next_alarm(state_.seen_second)) sooner(until(*alarm));
       }
     }
     if ((enabled & kPeriodic) != 0) {
-      if (const auto tick = next_tick(ns)) sooner(*tick);
+      if (const auto tick = next_tick(state_.seen_ns)) sooner(*tick);
     }
   }
   if (deadline) {

@@ -259,8 +259,7 @@ void Pit::set_gate(Channel& channel, bool high, std::uint64_t now) {
   }
 }
 
-void Pit::drive() {
-  const std::uint64_t tick = now();
+void Pit::drive(std::uint64_t tick) {
   for (Channel& channel : state_) catch_up(channel, tick);
   irq_.set_level(output(state_[0], tick));
   const auto next = next_rise(state_[0], tick);
@@ -284,7 +283,8 @@ bool Pit::deliver(std::uint64_t tick) {
 void Pit::expire() {
   const std::lock_guard lock(mutex_);
   // The callback of a deadline that was replaced meanwhile finds the new one in the future.
-  if (deliver(now())) drive();
+  const std::uint64_t tick = now();
+  if (deliver(tick)) drive(tick);
 }
 
 void Pit::set_speaker_gate(bool high) {
@@ -313,11 +313,11 @@ void Pit::write(std::uint64_t offset, unsigned width, std::uint64_t value) {
   const auto byte = static_cast<std::uint8_t>(value);
   const std::lock_guard lock(mutex_);
   const std::uint64_t tick = now();
-  if (deliver(tick)) drive();
+  if (deliver(tick)) drive(tick);
   for (Channel& channel : state_) catch_up(channel, tick);
   if (offset != kControlPort) {
     write_count(state_.at(offset), byte, tick);
-    if (offset == 0) drive();
+    if (offset == 0) drive(tick);
     return;
   }
   const unsigned select = byte >> 6;
@@ -331,7 +331,7 @@ void Pit::write(std::uint64_t offset, unsigned width, std::uint64_t value) {
     latch_count(state_.at(select), tick);
   } else {
     write_control(state_.at(select), byte);
-    if (select == 0) drive();
+    if (select == 0) drive(tick);
   }
 }
 
@@ -413,9 +413,10 @@ Status Pit::restore(const UnitState& state) {
     return fail(ErrorCode::BadRequest, "unit {}: an edge at tick {}", unit_name(), message.next_edge());
   const std::lock_guard lock(mutex_);
   state_ = next;
-  drive();
+  const std::uint64_t tick = now();
+  drive(tick);
   // An edge that was due when time stopped comes late, but comes.
-  if (const std::uint64_t due = message.next_edge(); due != 0 && due <= now()) {
+  if (const std::uint64_t due = message.next_edge(); due != 0 && due <= tick) {
     next_edge_ = due;
     timer_->arm(ns_at(due));
   }
@@ -425,7 +426,7 @@ Status Pit::restore(const UnitState& state) {
 void Pit::reset() {
   const std::lock_guard lock(mutex_);
   state_ = power_on();
-  drive();
+  drive(now());
 }
 
 }  // namespace vmmd::devices

@@ -90,8 +90,9 @@ class Pit final : public BusDevice, public StateUnit {
   static void write_count(Channel& channel, std::uint8_t value, std::uint64_t now);
   static std::uint8_t read_count(Channel& channel, std::uint64_t now);
   static void set_gate(Channel& channel, bool high, std::uint64_t now);
-  /// Makes line and timer follow channel 0.
-  void drive();
+  /// Makes line and timer follow channel 0. `tick` is the one moment of the whole access: were it a later
+  /// one, an edge between the two would come to nobody's turn.
+  void drive(std::uint64_t tick);
   bool deliver(std::uint64_t tick);
   void expire();
 

@@ -190,6 +190,16 @@ TEST_CASE_FIXTURE(Machine, "an alarm fires at its time of day, and again the nex
   CHECK(line.level());
 }
 
+TEST_CASE_FIXTURE(Machine, "an alarm whose second came while the guest set it fires now, not tomorrow") {
+  set_alarm(0x14, 0x07, 0x10);  // in a second
+  clock.advance(kSecond - 1000);
+  clock.pass_at_each_look(500);
+  set(kB, k24 | kAie);
+  clock.pass_at_each_look(0);
+  clock.advance(kSecond / 2);
+  CHECK(line.level());
+}
+
 TEST_CASE_FIXTURE(Machine, "an alarm in the past of today fires tomorrow") {
   set_alarm(0x14, 0x07, 0x09);
   set(kB, k24 | kAie);

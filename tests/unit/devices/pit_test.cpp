@@ -431,6 +431,31 @@ TEST_CASE_FIXTURE(Machine, "a state that no PIT has is refused and changes nothi
   refused([](auto&, auto& c) { c.set_held(~std::uint64_t{0}); });
 }
 
+TEST_CASE_FIXTURE(Machine, "an edge whose time came while the guest set it is not lost") {
+  control(0x38);  // mode 4 of channel 0, as Linux uses it
+  count(0, 23079);
+  step(30000);
+  CHECK(irq.rising_edges() == 2);       // and the rise of OUT when the mode was set
+  clock.pass_at_each_look(25'000'000);  // longer than the count
+  count(0, 23079);
+  clock.pass_at_each_look(0);
+  clock.advance(kSecond);
+  CHECK(irq.rising_edges() == 3);
+}
+
+TEST_CASE_FIXTURE(Machine, "a periodic edge that is due between two looks is not lost") {
+  control(0x34);
+  count(0, 11932);  // 10 ms
+  clock.advance(9'900'000);
+  const unsigned before = irq.rising_edges();
+  clock.pass_at_each_look(60'000);
+  pit.write(0, 1, 0x9c);
+  clock.pass_at_each_look(0);
+  clock.run_due();
+  clock.advance(100'000);
+  CHECK(irq.rising_edges() == before + 1);
+}
+
 TEST_CASE_FIXTURE(Machine, "reset is the power-on state") {
   const auto fresh = pit.save();
   control(0x34);

@@ -16,8 +16,14 @@ namespace vmmd::testing {
 /// thread. The clock outlives its timers.
 class FakeClock final : public devices::Clock {
  public:
-  [[nodiscard]] std::uint64_t monotonic_ns() const override { return monotonic_ns_; }
-  [[nodiscard]] std::int64_t realtime_ns() const override { return realtime_ns_; }
+  [[nodiscard]] std::uint64_t monotonic_ns() const override {
+    pass();
+    return monotonic_ns_;
+  }
+  [[nodiscard]] std::int64_t realtime_ns() const override {
+    pass();
+    return realtime_ns_;
+  }
   [[nodiscard]] std::unique_ptr<devices::Timer> make_timer(std::function<void()> callback) override {
     return std::make_unique<FakeTimer>(*this, std::move(callback));
   }
@@ -35,6 +41,9 @@ class FakeClock final : public devices::Clock {
   }
   /// Runs what is due now.
   void run_due() { advance(0); }
+
+  /// From now on so much time passes at each look, as on a host that runs us seldom.
+  void pass_at_each_look(std::uint64_t ns) { per_look_ = ns; }
 
   void set_realtime_ns(std::int64_t ns) { realtime_ns_ = ns; }
   /// As restore does: guest time jumps, nothing fires before the next advance().
@@ -88,9 +97,14 @@ class FakeClock final : public devices::Clock {
     realtime_ns_ += static_cast<std::int64_t>(ns - monotonic_ns_);
     monotonic_ns_ = ns;
   }
+  void pass() const {
+    monotonic_ns_ += per_look_;
+    realtime_ns_ += static_cast<std::int64_t>(per_look_);
+  }
 
-  std::uint64_t monotonic_ns_ = 1'000'000'000;
-  std::int64_t realtime_ns_ = 1'700'000'000'123'456'789;  // 2023-11-14 22:13:20 UTC
+  std::uint64_t per_look_ = 0;
+  mutable std::uint64_t monotonic_ns_ = 1'000'000'000;
+  mutable std::int64_t realtime_ns_ = 1'700'000'000'123'456'789;  // 2023-11-14 22:13:20 UTC
   std::uint64_t arms_ = 0;
   std::vector<FakeTimer*> timers_;
 };
