@@ -17,6 +17,7 @@ namespace vmmd::devices {
 namespace {
 
 constexpr std::uint64_t kSector = 512;
+constexpr std::uint64_t kMemoryPage = 4096;
 constexpr std::uint64_t kHeaderSize = 4096;
 constexpr std::array<char, 8> kMagic{'v', 'm', 'm', 'd', 'o', 'v', 'l', 'y'};
 constexpr std::uint32_t kVersion = 1;
@@ -47,6 +48,7 @@ struct Overlay::Job {
   std::uint64_t in_buffer = 0;
   unsigned pending = 0;
   int error = 0;
+  std::uint64_t reserved = 0;  // bytes, of reserved_
   std::array<Part, 8> parts;
 
   /// Passes the request's next `length` bytes of buffers to `use`.
@@ -211,7 +213,7 @@ void Overlay::submit(DiskRequest& request) {
       break;
     default:
       job.step = Job::Step::Writing;
-      if (!has_room(request)) job.error = ENOSPC;
+      if (!reserve_room(job)) job.error = ENOSPC;
   }
   go_on(job);
 }
@@ -346,19 +348,27 @@ void Overlay::complete_later(Job& job) {
 void Overlay::complete(Job& job) {
   DiskRequest& request = *job.request;
   request.error = job.error;
+  reserved_ -= std::exchange(job.reserved, 0);
   free_.push_back(&job);
   request.done(request);
 }
 
-// Memory is counted where it is used: what is there already can be written again.
-bool Overlay::has_room(const DiskRequest& request) const {
+// Memory is counted where it is used, in pages: what is there already can be written again. What is in flight
+// may be used at any moment, so it counts too.
+bool Overlay::reserve_room(Job& job) {
+  const DiskRequest& request = *job.request;
   if (!limit_ || request.op != DiskOp::Write) return true;
+  const std::uint64_t end = request.offset + request.length;
+  const off_t hole = ::lseek(upper_->fd(), static_cast<off_t>(request.offset), SEEK_HOLE);
+  if (hole >= static_cast<off_t>(end)) return true;
   struct stat info = {};
   if (::fstat(upper_->fd(), &info) != 0) return false;
-  const std::uint64_t used = static_cast<std::uint64_t>(info.st_blocks) * 512;
-  if (request.length <= *limit_ && used <= *limit_ - request.length) return true;
-  const off_t hole = ::lseek(upper_->fd(), static_cast<off_t>(request.offset), SEEK_HOLE);
-  return hole >= static_cast<off_t>(request.offset + request.length);
+  const std::uint64_t first = request.offset / kMemoryPage * kMemoryPage;
+  const std::uint64_t wanted = (end - first + kMemoryPage - 1) / kMemoryPage * kMemoryPage;
+  const std::uint64_t used = static_cast<std::uint64_t>(info.st_blocks) * 512 + reserved_;
+  if (wanted > *limit_ || used > *limit_ - wanted) return false;
+  reserved_ += job.reserved = wanted;
+  return true;
 }
 
 Status Overlay::save(int out, const std::string& name) const {

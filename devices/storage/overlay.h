@@ -66,7 +66,7 @@ class Overlay final : public Disk {
   void part_done(Part& part);
   void complete_later(Job& job);
   void complete(Job& job);
-  [[nodiscard]] bool has_room(const DiskRequest& request) const;
+  [[nodiscard]] bool reserve_room(Job& job);
   void append_sources(std::uint64_t first, std::uint64_t count,
                       std::vector<FrozenLayer::Source>& sources) const;
 
@@ -79,6 +79,7 @@ class Overlay final : public Disk {
   std::uint64_t data_start_ = 0;        // of the disk's first byte in upper_
   std::uint64_t map_start_ = 0;         // of the map in upper_; 0: the layer is in memory
   std::optional<std::uint64_t> limit_;  // bytes
+  std::uint64_t reserved_ = 0;          // bytes of memory that writes in flight may take
   SectorMap map_;
 
   EventLoop* loop_ = nullptr;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -207,6 +208,40 @@ TEST_CASE("an overlay in memory is full at its limit, and room comes back with a
   CHECK(driver.write(0, std::string(16384, 'z')) == ENOSPC);
   CHECK(driver.range(DiskOp::Discard, 0, 16) == 0);
   CHECK(driver.write(800, std::string(8192, 'y')) == 0);
+}
+
+TEST_CASE("writes that are in flight together do not pass the limit of an overlay in memory") {
+  const Host host;
+  const auto overlay = host.in_memory(nullptr, 16384);
+  Driver driver(*overlay);
+  struct Write : DiskRequest {
+    bool finished = false;
+  };
+  std::string bytes(8192, 'w');
+  std::array<Write, 6> batch;
+  const auto submit = [&](std::size_t from, std::size_t to) {
+    for (std::size_t i = from; i < to; ++i) {
+      Write& write = batch.at(i);
+      write.op = DiskOp::Write;
+      write.offset = 65536 * i;
+      write.length = bytes.size();
+      write.buffers = {{bytes.data(), bytes.size()}};
+      write.done = [](DiskRequest& done) { static_cast<Write&>(done).finished = true; };
+      overlay->submit(write);
+    }
+    overlay->kick();
+    for (std::size_t i = from; i < to; ++i)
+      REQUIRE(driver.loop.run_until([&] { return batch.at(i).finished; }));
+  };
+  submit(0, 5);
+  CHECK(batch[0].error == 0);
+  CHECK(batch[1].error == 0);
+  for (std::size_t i = 2; i < 5; ++i) CHECK(batch.at(i).error == ENOSPC);
+  // What was reserved is free again once it is written or refused: a discard makes room for one more.
+  CHECK(driver.range(DiskOp::Discard, 0, 16) == 0);
+  submit(5, 6);
+  CHECK(batch[5].error == 0);
+  CHECK(driver.write(0, bytes) == ENOSPC);
 }
 
 TEST_CASE("an overlay in a file is there again after it was closed") {
