@@ -39,7 +39,7 @@ struct Overlay::Part : DiskRequest {
 };
 
 struct Overlay::Job {
-  enum class Step { Reading, Writing, FlushingData, FlushingMap };
+  enum class Step { Reading, Writing, Flushing };
   Overlay* overlay = nullptr;
   DiskRequest* request = nullptr;
   Step step = Step::Reading;
@@ -157,10 +157,11 @@ Status Overlay::load_map() {
   return {};
 }
 
-Status Overlay::write_map() {
-  return map_.write_changed([this](std::uint64_t offset, std::span<const std::byte> bytes) {
-    return write_all_at(upper_->fd(), bytes, map_start_ + offset, name_);
-  });
+// Pages that were taken before the data they speak of was flushed.
+Status Overlay::write_map(std::span<const SectorMap::Page> pages) {
+  for (const SectorMap::Page& page : pages)
+    VMMD_TRY(write_all_at(upper_->fd(), page.bytes, map_start_ + page.offset, name_));
+  return {};
 }
 
 Status Overlay::start(EventLoop& loop, std::function<void()> batch_done) {
@@ -179,8 +180,12 @@ void Overlay::stop() {
   base_->stop();
   if (lower_file_) lower_file_->stop();
   upper_->stop();
-  // So that a process that is killed while the VM is paused has lost nothing.
-  if (map_start_ != 0) static_cast<void>(write_map());
+  if (map_start_ == 0) return;
+  // So that a process that is killed while the VM is paused has lost nothing, and a snapshot finds it all.
+  // After the data, as with a flush: the host may crash too.
+  const auto pages = map_.take_changed();
+  if (pages.empty()) return;
+  if (::fdatasync(upper_->fd()) != 0 || !write_map(pages)) map_.give_back(pages);
 }
 
 bool Overlay::holds_up_loop() const {
@@ -209,7 +214,7 @@ void Overlay::submit(DiskRequest& request) {
       job.step = Job::Step::Reading;
       break;
     case DiskOp::Flush:
-      job.step = Job::Step::FlushingData;
+      job.step = Job::Step::Flushing;
       break;
     default:
       job.step = Job::Step::Writing;
@@ -234,10 +239,11 @@ void Overlay::go_on(Job& job) {
       case Job::Step::Writing:
         if (job.issued == 0) write_all(job);
         break;
-      case Job::Step::FlushingData:
-      case Job::Step::FlushingMap:
-        flush(job);
-        break;
+      case Job::Step::Flushing:
+        if (map_start_ == 0) break;  // memory
+        flush_next_.push_back(&job);
+        begin_flush();
+        return;
     }
   }
   if (job.pending == 0) complete_later(job);
@@ -275,15 +281,34 @@ void Overlay::write_all(Job& job) {
   give(job, *upper_, op, data_start_ + request.offset, request.length);
 }
 
-void Overlay::flush(Job& job) {
-  if (map_start_ == 0) return;  // memory
-  if (job.step == Job::Step::FlushingMap) {
-    if (!write_map()) {
-      job.error = EIO;
-      return;
-    }
+void Overlay::begin_flush() {
+  if (!flushing_.empty() || flush_next_.empty()) return;
+  flushing_.swap(flush_next_);
+  flush_step_ = FlushStep::Data;
+  // Writes that are done from now on may not be covered: their bits wait for the next flush.
+  flushed_map_ = map_.take_changed();
+  give(*flushing_.front(), *upper_, DiskOp::Flush, 0, 0);
+}
+
+// A flush of the file is done, for all that are flushing.
+void Overlay::flush_step() {
+  const int error = flushing_.front()->error;
+  if (error != 0 || flush_step_ == FlushStep::Map || flushed_map_.empty()) return end_flush(error);
+  flush_step_ = FlushStep::Map;
+  if (!write_map(flushed_map_)) return end_flush(EIO);
+  give(*flushing_.front(), *upper_, DiskOp::Flush, 0, 0);
+}
+
+void Overlay::end_flush(int error) {
+  if (error != 0) map_.give_back(flushed_map_);  // it has changed still
+  flushed_map_.clear();
+  flushed_.swap(flushing_);
+  for (Job* job : flushed_) {
+    job->error = error;
+    complete(*job);
   }
-  give(job, *upper_, DiskOp::Flush, 0, 0);
+  flushed_.clear();
+  begin_flush();
 }
 
 // Hands the next `length` bytes of the request to a layer.
@@ -315,14 +340,11 @@ void Overlay::part_done(Part& part) {
     case Job::Step::Writing:
       if (job.error == 0) map_.set(request.offset / kSector, request.length / kSector);
       done = !request.sync || map_start_ == 0;
-      job.step = Job::Step::FlushingData;
+      job.step = Job::Step::Flushing;
       break;
-    case Job::Step::FlushingData:
-      done = false;
-      job.step = Job::Step::FlushingMap;
-      break;
-    case Job::Step::FlushingMap:
-      break;
+    case Job::Step::Flushing:
+      flush_step();
+      return;
   }
   if (done || job.error != 0) {
     complete(job);

@@ -20,8 +20,9 @@ namespace vmmd::devices {
 /// file, and is read from there. Between the two there may be the layer of a snapshot, which is not changed
 /// either. Discards and zeroes hide what is below.
 ///
-/// In a file, the map of what the layer holds becomes durable with a flush, after the data it speaks of: a
-/// crash of the host loses what was not flushed, as a disk's write cache does, and nothing else.
+/// In a file, the map of what the layer holds becomes durable with a flush, after the data it speaks of: the
+/// bits of what was written when the flush of the data began, and no others. A crash of the host loses what
+/// was not flushed, as a disk's write cache does, and nothing else.
 class Overlay final : public Disk {
  public:
   /// Writes stay in memory, at most `limit` bytes of them; then the disk is full (ENOSPC).
@@ -57,11 +58,13 @@ class Overlay final : public Disk {
           std::unique_ptr<FrozenLayer> lower, std::unique_ptr<RawFile> upper, SectorMap map);
 
   Status load_map();
-  Status write_map();
+  Status write_map(std::span<const SectorMap::Page> pages);
   void go_on(Job& job);
   void read_some(Job& job);
   void write_all(Job& job);
-  void flush(Job& job);
+  void begin_flush();
+  void flush_step();
+  void end_flush(int error);
   void give(Job& job, Disk& disk, DiskOp op, std::uint64_t offset, std::uint64_t length);
   void part_done(Part& part);
   void complete_later(Job& job);
@@ -89,6 +92,14 @@ class Overlay final : public Disk {
   std::vector<Job*> finished_;  // to be completed on the loop
   std::vector<Job*> completing_;
   bool posted_ = false;
+
+  // Of a layer in a file. One flush at a time; those that come meanwhile share the next one.
+  enum class FlushStep : std::uint8_t { Data, Map };
+  std::vector<Job*> flushing_;  // the first one's parts are used
+  std::vector<Job*> flush_next_;
+  std::vector<Job*> flushed_;                 // end_flush()'s, to keep its room
+  std::vector<SectorMap::Page> flushed_map_;  // as it was when the flush of the data began
+  FlushStep flush_step_ = FlushStep::Data;
 };
 
 }  // namespace vmmd::devices

@@ -82,15 +82,20 @@ SectorMap::Run SectorMap::run(std::uint64_t first, std::uint64_t limit) const {
   return {value, std::min(at, end) - first};
 }
 
-Status SectorMap::write_changed(
-    const std::function<Status(std::uint64_t, std::span<const std::byte>)>& write) {
+std::vector<SectorMap::Page> SectorMap::take_changed() {
+  std::vector<Page> taken;
   for (std::size_t page = 0; page < pages(); ++page) {
     if (!changed_[page]) continue;
-    const auto* bytes = reinterpret_cast<const std::byte*>(words_) + page * kPage;
-    VMMD_TRY(write(page * kPage, {bytes, kPage}));
+    Page& copy = taken.emplace_back();
+    copy.offset = page * kPage;
+    std::memcpy(copy.bytes.data(), reinterpret_cast<const std::byte*>(words_) + copy.offset, kPage);
     changed_[page] = false;
   }
-  return {};
+  return taken;
+}
+
+void SectorMap::give_back(std::span<const Page> pages) {
+  for (const Page& page : pages) changed_[page.offset / kPage] = true;
 }
 
 void SectorMap::load_page(std::uint64_t offset, std::span<const std::byte, kPage> bytes) {

@@ -1,8 +1,8 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -40,9 +40,15 @@ class SectorMap {
   /// `limit` above 0.
   [[nodiscard]] Run run(std::uint64_t first, std::uint64_t limit) const;
 
-  /// The map as bytes, for those that keep it in a file: pages that changed since they were last said to be
-  /// clean. `write(offset, bytes)` is called for each; those it fails for, and all after, stay changed.
-  Status write_changed(const std::function<Status(std::uint64_t, std::span<const std::byte>)>& write);
+  /// The map as bytes, for those that keep it in a file: copies of the pages that changed since they were
+  /// last taken.
+  struct Page {
+    std::uint64_t offset = 0;  // a multiple of kPage
+    std::array<std::byte, kPage> bytes{};
+  };
+  [[nodiscard]] std::vector<Page> take_changed();
+  /// For pages that could not be written: they have changed still.
+  void give_back(std::span<const Page> pages);
   /// Takes a page as it was written, from a file: bits beyond the disk are dropped. `offset` is a multiple of
   /// kPage within the map.
   void load_page(std::uint64_t offset, std::span<const std::byte, kPage> bytes);

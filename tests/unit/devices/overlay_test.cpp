@@ -2,11 +2,14 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <random>
 #include <string>
 
@@ -15,6 +18,19 @@
 #include "base/file.h"
 #include "tests/unit/support/fake_event_loop.h"
 #include "tests/unit/support/temp_dir.h"
+
+namespace {
+
+/// Called before each fdatasync() by system call; for the test that sets it.
+std::function<void()> before_fdatasync;
+
+}  // namespace
+
+// The program's own definition is taken before libc's.
+extern "C" int fdatasync(int fd) {
+  if (before_fdatasync) before_fdatasync();
+  return static_cast<int>(::syscall(SYS_fdatasync, fd));
+}
 
 namespace vmmd::devices {
 namespace {
@@ -56,6 +72,11 @@ struct Host {
   std::string base_now() const {
     std::ifstream in(dir / "base", std::ios::binary);
     return {std::istreambuf_iterator<char>(in), {}};
+  }
+  int first_map_byte() const {
+    std::ifstream in(dir / "layer", std::ios::binary);
+    in.seekg(4096);
+    return in.get();
   }
   testing::TempDir dir;
 };
@@ -260,17 +281,64 @@ TEST_CASE("what an overlay's file says it holds was flushed before") {
   const Host host;
   const auto overlay = host.in_file();
   Driver driver(*overlay);
-  const auto map_of_file = [&] {
-    std::ifstream in(host.dir / "layer", std::ios::binary);
-    in.seekg(4096);
-    return in.get();
-  };
   CHECK(driver.write(0, std::string(512, 'x')) == 0);
-  CHECK(map_of_file() == 0);
+  CHECK(host.first_map_byte() == 0);
   CHECK(driver.range(DiskOp::Flush, 0, 0) == 0);
-  CHECK(map_of_file() == 1);
+  CHECK(host.first_map_byte() == 1);
   CHECK(driver.write(1, std::string(512, 'x'), /*sync=*/true) == 0);
-  CHECK(map_of_file() == 3);
+  CHECK(host.first_map_byte() == 3);
+}
+
+TEST_CASE("a flush makes no bit durable of a write that was done while the data was flushed") {
+  const Host host;
+  const auto overlay = host.in_file();
+  Driver driver(*overlay);
+  CHECK(driver.write(0, std::string(512, 'x')) == 0);
+  struct Waiting : DiskRequest {
+    bool finished = false;
+  };
+  std::string bytes(512, 'y');
+  std::array<Waiting, 3> requests;
+  for (Waiting& each : requests)
+    each.done = [](DiskRequest& done) { static_cast<Waiting&>(done).finished = true; };
+  auto& [flush, write, second] = requests;
+  flush.op = second.op = DiskOp::Flush;
+  write.op = DiskOp::Write;
+  write.offset = 512;
+  write.length = bytes.size();
+  write.buffers = {{bytes.data(), bytes.size()}};
+  // With io_uring the write is done first: a flush leaves the thread that asks for it.
+  overlay->submit(flush);
+  overlay->submit(write);
+  overlay->kick();
+  REQUIRE(driver.loop.run_until([&] { return flush.finished && write.finished; }));
+  CHECK(flush.error == 0);
+  CHECK(host.first_map_byte() == 1);
+  // Those that come while one is flushing share the next.
+  flush.finished = false;
+  overlay->submit(flush);
+  overlay->submit(second);
+  overlay->kick();
+  REQUIRE(driver.loop.run_until([&] { return flush.finished && second.finished; }));
+  CHECK(host.first_map_byte() == 3);
+}
+
+TEST_CASE("an overlay's file that is stopped says what it holds once that is durable") {
+  const Host host;
+  const auto overlay = host.in_file();
+  std::vector<int> before;
+  {
+    Driver driver(*overlay);
+    CHECK(driver.write(0, std::string(512, 'x')) == 0);
+    before_fdatasync = [&] { before.push_back(host.first_map_byte()); };
+  }
+  CHECK(before == std::vector<int>{0});
+  CHECK(host.first_map_byte() == 1);
+  {
+    const Driver unchanged(*overlay);
+  }
+  CHECK(before.size() == 1);
+  before_fdatasync = nullptr;
 }
 
 TEST_CASE("a file that is not this disk's overlay is left alone and named") {
