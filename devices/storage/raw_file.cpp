@@ -20,17 +20,22 @@ namespace {
 
 constexpr unsigned kRingEntries = 256;
 constexpr std::size_t kMaxPlainTransfer = std::size_t{1} << 30;  // bytes; a multiple of every sector
+constexpr std::size_t kPiece = std::size_t{4} << 20;  // bytes, rounded up to a buffer
 
 int fallocate_mode(const DiskRequest& request) {
   const bool punch = request.op == DiskOp::Discard || request.unmap;
   return FALLOC_FL_KEEP_SIZE | (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
 }
 
-/// The buffers that are left; at most IOV_MAX of them, so that the rest is a short transfer.
+/// The buffers that are left, those of one piece: what is copied in one go holds up the loop. At most IOV_MAX
+/// of them; the rest comes as after a short transfer.
 std::pair<iovec*, unsigned> rest(DiskRequest& request) {
-  const std::size_t count = request.buffers.size() - request.first_buffer;
-  return {request.buffers.data() + request.first_buffer,
-          static_cast<unsigned>(std::min<std::size_t>(count, IOV_MAX))};
+  const std::size_t left = request.buffers.size() - request.first_buffer;
+  const std::size_t most = std::min<std::size_t>(left, IOV_MAX);
+  iovec* const buffers = request.buffers.data() + request.first_buffer;
+  std::size_t count = 0;
+  for (std::size_t bytes = 0; count < most && bytes < kPiece; ++count) bytes += buffers[count].iov_len;
+  return {buffers, static_cast<unsigned>(count)};
 }
 
 void advance(DiskRequest& request, std::size_t bytes) {

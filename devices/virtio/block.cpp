@@ -16,16 +16,17 @@ using namespace block_protocol;
 
 namespace {
 
-constexpr std::uint32_t kMaxRangeSectors = 1U << 22;  // 2 GiB
-constexpr std::size_t kMaxRanges = 16;
 constexpr unsigned kQuietRequests = 1024;
 /// Requests that are given to the disk together. More would save little, and a polling driver would wait.
 constexpr std::size_t kPart = 16;
 
-template <class T>
-void put(std::span<std::byte> bytes, std::size_t offset, T value) {
-  std::memcpy(bytes.data() + offset, &value, sizeof value);
-}
+// A device's requests in flight, and those of one turn, are bounded by what they cost: descriptors may repeat
+// the same RAM as often as a guest likes. More waits in the rings; any single request may begin below it.
+constexpr std::uint64_t kMostAtOnce = 64 << 20;     // bytes
+constexpr std::uint64_t kLeastOfSegment = 4096;     // bytes that each descriptor counts for
+constexpr std::uint64_t kFlushCost = 1 << 20;       // bytes that a flush counts for
+constexpr std::uint64_t kRangesCost = 4 << 20;      // bytes that discards and zeroes count for
+constexpr std::uint64_t kMostOfRequest = 1U << 30;  // bytes: as many segments as any queue takes
 
 void append(std::vector<iovec>& buffers, std::span<const Segment> segments, std::uint64_t skip,
             std::uint64_t length) {
@@ -34,12 +35,21 @@ void append(std::vector<iovec>& buffers, std::span<const Segment> segments, std:
       skip -= segment.length;
       continue;
     }
-    const std::uint64_t take = std::min(segment.length - skip, length);
-    if (take == 0) return;
-    buffers.push_back({segment.host + skip, take});
-    length -= take;
+    // In pieces of the largest segment, for a driver that was not told of it.
+    for (std::uint64_t rest = std::min(segment.length - skip, length); rest > 0;) {
+      const std::uint64_t take = std::min<std::uint64_t>(rest, kMaxSegment);
+      buffers.push_back({segment.host + skip, take});
+      rest -= take;
+      length -= take;
+      skip += take;
+    }
+    if (length == 0) return;
     skip = 0;
   }
+}
+
+bool within(std::uint64_t sector, std::uint64_t count, std::uint64_t sectors) {
+  return sector <= sectors && count <= sectors - sector;
 }
 
 }  // namespace
@@ -48,6 +58,7 @@ struct VirtioBlock::Slot : DiskRequest {
   VirtioBlock* device = nullptr;
   unsigned queue = 0;
   Chain chain;
+  std::uint64_t cost = 0;  // of in_flight_
   std::array<Range, kMaxRanges> ranges{};
   std::size_t range = 0;
   std::size_t range_count = 0;
@@ -95,44 +106,6 @@ VirtioBlock::VirtioBlock(Config config, Disk& disk, std::uint64_t size, EventLoo
 }
 
 VirtioBlock::~VirtioBlock() = default;
-
-std::uint64_t VirtioBlock::features() const {
-  std::uint64_t features = kSegMax | kBlkSize | kFlush | kTopology;
-  features |= disk_.readonly() ? kReadOnly : kWriteZeroes;
-  if (!disk_.readonly() && config_.discard) features |= kDiscard;
-  if (config_.queues > 1) features |= kMultiQueue;
-  return features;
-}
-
-std::vector<std::uint16_t> VirtioBlock::queue_sizes() const {
-  return std::vector<std::uint16_t>(config_.queues, config_.queue_size);
-}
-
-// struct virtio_blk_config (5.2.4)
-std::uint64_t VirtioBlock::read_config(std::uint64_t offset, unsigned width) {
-  std::array<std::byte, 60> bytes{};
-  {
-    const std::lock_guard lock(mutex_);
-    put(bytes, 0, state_.sectors);
-  }
-  // Two descriptors of a chain are header and answer.
-  put(bytes, 12, std::uint32_t{std::max<std::uint16_t>(config_.queue_size, 3)} - 2);
-  put(bytes, 20, std::uint32_t{kSector});
-  put(bytes, 24, std::uint8_t{3});  // physical blocks of 8 sectors
-  put(bytes, 26, std::uint16_t{8});
-  put(bytes, 34, config_.queues);
-  if (!disk_.readonly()) {
-    if (config_.discard) {
-      put(bytes, 36, kMaxRangeSectors);
-      put(bytes, 40, std::uint32_t{kMaxRanges});
-      put(bytes, 44, std::uint32_t{8});
-    }
-    put(bytes, 48, kMaxRangeSectors);
-    put(bytes, 52, std::uint32_t{kMaxRanges});
-    put(bytes, 56, std::uint8_t{config_.discard});
-  }
-  return read_config_bytes(bytes, offset, width);
-}
 
 void VirtioBlock::start(const VirtioRun& run) {
   run_ = run;
@@ -191,6 +164,7 @@ bool VirtioBlock::waits_for_room(const DiskRequest& request) const {
 }
 
 void VirtioBlock::hold(Slot& slot) {
+  in_flight_ -= std::exchange(slot.cost, 0);
   queues_[slot.queue].held.push_back(&slot);
   counters_.held.fetch_add(1, std::memory_order_relaxed);
   if (!std::exchange(told_full_, true))
@@ -222,8 +196,8 @@ void VirtioBlock::run_queue(unsigned index) {
   // What is answered at once makes room for more: bounded, so that a guest cannot keep the loop.
   std::size_t budget = mine.slots.size();
   do {
-    while (!mine.free.empty()) {
-      if (budget-- == 0) {
+    while (has_room(mine)) {
+      if (budget-- == 0 || turn_ >= kMostAtOnce) {
         go_on_later();
         return;
       }
@@ -245,11 +219,15 @@ void VirtioBlock::run_queue(unsigned index) {
       return;
     }
     serve_part(queue);
-    if (mine.free.empty()) {
+    if (!has_room(mine)) {
       mine.starved = true;  // finish() makes room
       return;
     }
   } while (queue.enable_notifications());
+}
+
+bool VirtioBlock::has_room(const QueueState& queue) const {
+  return !queue.free.empty() && in_flight_ < kMostAtOnce;
 }
 
 // What is in the host's page cache is done at once: a driver that polls sees it while we go on.
@@ -265,7 +243,7 @@ void VirtioBlock::end_turn() {
   flush_queues();
   for (unsigned i = 0; i < queues_.size(); ++i) {
     QueueState& queue = queues_[i];
-    if (!queue.free.empty() && std::exchange(queue.starved, false)) go_on_later();
+    if (has_room(queue) && std::exchange(queue.starved, false)) go_on_later();
     check_stopped(i);
   }
 }
@@ -276,10 +254,6 @@ void VirtioBlock::go_on_later() {
     posted_ = false;
     batch_done();
   });
-}
-
-bool VirtioBlock::within(std::uint64_t sector, std::uint64_t count, std::uint64_t sectors) {
-  return sector <= sectors && count <= sectors - sector;
 }
 
 bool VirtioBlock::take(unsigned /*index*/, Slot& slot) {
@@ -313,6 +287,7 @@ bool VirtioBlock::take(unsigned /*index*/, Slot& slot) {
     case kTypeFlush:
       slot.op = DiskOp::Flush;
       counters_.flushes.fetch_add(1, std::memory_order_relaxed);
+      charge(slot, kFlushCost);
       disk_.submit(slot);
       break;
     case kTypeGetId:
@@ -339,8 +314,14 @@ void VirtioBlock::begin_transfer(Slot& slot, bool write, std::uint64_t sector) {
     const std::lock_guard lock(mutex_);
     sectors = state_.sectors;
   }
-  if (slot.length == 0 || slot.length % kSector != 0 || !within(sector, slot.length / kSector, sectors) ||
-      (write && disk_.readonly())) {
+  const std::vector<Segment>& segments = write ? slot.chain.readable : slot.chain.writable;
+  const bool too_large =
+      slot.length > kMostOfRequest ||
+      ((run_.features & kSizeMax) != 0 && std::any_of(segments.begin(), segments.end(), [](const Segment& s) {
+         return s.length > kMaxSegment;
+       }));
+  if (too_large || slot.length == 0 || slot.length % kSector != 0 ||
+      !within(sector, slot.length / kSector, sectors) || (write && disk_.readonly())) {
     counters_.invalid.fetch_add(1, std::memory_order_relaxed);
     finish(slot, kIoError);
     return;
@@ -349,10 +330,11 @@ void VirtioBlock::begin_transfer(Slot& slot, bool write, std::uint64_t sector) {
   slot.sync = write && (run_.features & kFlush) == 0;
   slot.offset = sector * kSector;
   if (write) {
-    append(slot.buffers, slot.chain.readable, sizeof(Header), slot.length);
+    append(slot.buffers, segments, sizeof(Header), slot.length);
   } else {
-    append(slot.buffers, slot.chain.writable, 0, slot.length);
+    append(slot.buffers, segments, 0, slot.length);
   }
+  charge(slot, std::max<std::uint64_t>(slot.length, segments.size() * kLeastOfSegment));
   const auto bytes = static_cast<std::int64_t>(slot.length);
   (write ? counters_.writes : counters_.reads).fetch_add(1, std::memory_order_relaxed);
   (write ? counters_.write_bytes : counters_.read_bytes).fetch_add(bytes, std::memory_order_relaxed);
@@ -387,7 +369,15 @@ void VirtioBlock::begin_ranges(Slot& slot, bool zeroes) {
   }
   slot.op = zeroes ? DiskOp::WriteZeroes : DiskOp::Discard;
   (zeroes ? counters_.write_zeroes : counters_.discards).fetch_add(1, std::memory_order_relaxed);
+  charge(slot, kRangesCost);
   next_range(slot);
+}
+
+// In flight until finish() or hold().
+void VirtioBlock::charge(Slot& slot, std::uint64_t cost) {
+  slot.cost = cost;
+  in_flight_ += cost;
+  turn_ += cost;
 }
 
 void VirtioBlock::next_range(Slot& slot) {
@@ -423,6 +413,7 @@ void VirtioBlock::finish(Slot& slot, std::uint8_t status) {
   // All of it, since the answer is its last byte and a failed read may have filled some.
   const std::uint64_t most = std::numeric_limits<std::uint32_t>::max();
   run_.queues[slot.queue].push(slot.chain, static_cast<std::uint32_t>(std::min(writable, most)));
+  in_flight_ -= std::exchange(slot.cost, 0);
   queues_[slot.queue].free.push_back(&slot);
 }
 
@@ -434,8 +425,13 @@ void VirtioBlock::flush_queues() {
 
 void VirtioBlock::batch_done() {
   flush_queues();
-  for (unsigned i = 0; i < queues_.size(); ++i) {
-    if (!queues_[i].throttled) run_queue(i);
+  turn_ = 0;
+  // Where there is room for some only, another queue has the first turn each time.
+  const std::size_t count = queues_.size();
+  first_queue_ = (first_queue_ + 1) % count;
+  for (std::size_t n = 0; n < count; ++n) {
+    const std::size_t i = (first_queue_ + n) % count;
+    if (!queues_[i].throttled) run_queue(static_cast<unsigned>(i));
   }
   end_turn();
 }

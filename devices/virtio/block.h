@@ -18,9 +18,12 @@ namespace vmmd::devices {
 /// A virtio disk (virtio 1.2, 5.2) over a Disk: read, write, flush, discard, write zeroes, serial number,
 /// topology, several queues on one loop.
 ///
-/// Not offered: SIZE_MAX, geometry, CONFIG_WCE, SECURE_ERASE, LIFETIME. A driver that does not take FLUSH
+/// Not offered: geometry, CONFIG_WCE, SECURE_ERASE, LIFETIME. A driver that does not take FLUSH
 /// gets writes that are durable when done (5.2.6.2). A request that breaks the rules is answered with IOERR
 /// or UNSUPP; a chain without room for the answer is used without one.
+///
+/// A request is served in pieces, and only so many bytes are in flight: a guest cannot keep the loop, nor a
+/// pause waiting for long, by what it asks for.
 ///
 /// Its own state is the rate limiter's and the size that the guest knows; pausing waits for what is in
 /// flight, but for what waits for room, which goes back to its queue.
@@ -84,6 +87,8 @@ class VirtioBlock final : public VirtioDevice {
   void begin_transfer(Slot& slot, bool write, std::uint64_t sector);
   void begin_ranges(Slot& slot, bool zeroes);
   void next_range(Slot& slot);
+  void charge(Slot& slot, std::uint64_t cost);
+  [[nodiscard]] bool has_room(const QueueState& queue) const;
   void answer_serial(Slot& slot);
   void finish(Slot& slot, std::uint8_t status);
   void batch_done();
@@ -95,7 +100,6 @@ class VirtioBlock final : public VirtioDevice {
   void flush_queues();
   void go_on_later();
   void check_stopped(unsigned index);
-  [[nodiscard]] static bool within(std::uint64_t sector, std::uint64_t count, std::uint64_t sectors);
 
   const Config config_;
   const std::string unit_name_;
@@ -107,7 +111,10 @@ class VirtioBlock final : public VirtioDevice {
   std::vector<QueueState> queues_;
   std::function<void()> stopped_;
   bool running_ = false;
-  bool posted_ = false;  // go_on_later()
+  bool posted_ = false;          // go_on_later()
+  std::uint64_t in_flight_ = 0;  // bytes, as charge() counts them
+  std::uint64_t turn_ = 0;       // bytes, those taken on since the last batch_done()
+  std::size_t first_queue_ = 0;  // whose turn it is
   bool told_full_ = false;
   unsigned quiet_ = 0;  // requests that have to succeed before a failure is told again
 

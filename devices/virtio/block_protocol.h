@@ -7,6 +7,7 @@
 namespace vmmd::devices::block_protocol {
 
 // Feature bits (5.2.3).
+inline constexpr std::uint64_t kSizeMax = 1ULL << 1;
 inline constexpr std::uint64_t kSegMax = 1ULL << 2;
 inline constexpr std::uint64_t kReadOnly = 1ULL << 5;
 inline constexpr std::uint64_t kBlkSize = 1ULL << 6;
@@ -43,5 +44,10 @@ struct Range {                              // struct virtio_blk_discard_write_z
   std::uint32_t sectors;
   std::uint32_t flags;
 };
+
+// Limits, as our configuration space tells them.
+inline constexpr std::uint32_t kMaxSegment = 1U << 20;       // bytes of one descriptor
+inline constexpr std::uint32_t kMaxRangeSectors = 1U << 22;  // 2 GiB
+inline constexpr std::size_t kMaxRanges = 16;
 
 }  // namespace vmmd::devices::block_protocol

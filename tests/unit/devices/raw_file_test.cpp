@@ -82,6 +82,34 @@ TEST_CASE("direct I/O takes a guest's buffers wherever they are") {
   }
 }
 
+TEST_CASE("a large request by system calls leaves the loop its turns") {
+  const testing::TempDir dir;
+  const std::size_t size = std::size_t{32} << 20;
+  std::ofstream(dir / "image") << "first";
+  std::filesystem::resize_file(dir / "image", size);
+  testing::FakeEventLoop loop;
+  auto disk = RawFile::open(dir / "image", {.use_io_uring = false});
+  REQUIRE(disk);
+  REQUIRE((*disk)->start(loop, nullptr));
+  std::string bytes(std::size_t{1} << 20, '?');
+  Waiting request;
+  request.op = DiskOp::Read;
+  request.length = size;
+  request.buffers.assign(32, iovec{bytes.data(), bytes.size()});
+  request.done = [](DiskRequest& done) { static_cast<Waiting&>(done).finished = true; };
+  (*disk)->submit(request);
+  (*disk)->kick();
+  unsigned turns = 0;
+  while (!request.finished) {
+    REQUIRE(loop.run_once());
+    ++turns;
+  }
+  CHECK(request.error == 0);
+  CHECK(request.progress == size);
+  CHECK(turns == 8);
+  (*disk)->stop();
+}
+
 TEST_CASE("an image is not asked to answer without waiting") {
   const testing::TempDir dir;
   std::ofstream(dir / "image") << std::string(4096, 'x');
