@@ -81,28 +81,30 @@ VirtioBlock::VirtioBlock(Config config, Disk& disk, std::uint64_t size, EventLoo
              }),
       queues_(config_.queues) {
   state_.sectors = size / kSector;
-  for (unsigned i = 0; i < queues_.size(); ++i) {
-    QueueState& queue = queues_[i];
-    for (unsigned n = 0; n < config_.queue_size; ++n) {
-      auto slot = std::make_unique<Slot>();
-      slot->device = this;
-      slot->queue = i;
-      slot->done = [](DiskRequest& request) {
-        auto& mine = static_cast<Slot&>(request);
-        if (request.error == 0 && ++mine.range < mine.range_count) {
-          mine.device->next_range(mine);
-        } else if (mine.device->waits_for_room(request)) {
-          mine.device->hold(mine);
-        } else {
-          mine.device->finish(mine, request.error == 0            ? kOk
-                                    : request.error == EOPNOTSUPP ? kUnsupported
-                                                                  : kIoError);
-        }
-      };
-      queue.free.push_back(slot.get());
-      queue.slots.push_back(std::move(slot));
+}
+
+// A queue has as many as it ever had in flight, at most its size: 64 queues of 1024 that a guest does not use
+// are not to cost what they could.
+VirtioBlock::Slot& VirtioBlock::free_slot(unsigned index) {
+  QueueState& queue = queues_[index];
+  if (!queue.free.empty()) return *queue.free.back();
+  Slot& slot = *queue.slots.emplace_back(std::make_unique<Slot>());
+  slot.device = this;
+  slot.queue = index;
+  slot.done = [](DiskRequest& request) {
+    auto& mine = static_cast<Slot&>(request);
+    if (request.error == 0 && ++mine.range < mine.range_count) {
+      mine.device->next_range(mine);
+    } else if (mine.device->waits_for_room(request)) {
+      mine.device->hold(mine);
+    } else {
+      mine.device->finish(mine, request.error == 0            ? kOk
+                                : request.error == EOPNOTSUPP ? kUnsupported
+                                                              : kIoError);
     }
-  }
+  };
+  queue.free.push_back(&slot);
+  return slot;
 }
 
 VirtioBlock::~VirtioBlock() = default;
@@ -194,14 +196,14 @@ void VirtioBlock::run_queue(unsigned index) {
   std::size_t taken = 0;
   queue.disable_notifications();
   // What is answered at once makes room for more: bounded, so that a guest cannot keep the loop.
-  std::size_t budget = mine.slots.size();
+  std::size_t budget = queue.state().size;
   do {
-    while (has_room(mine)) {
+    while (has_room(index)) {
       if (budget-- == 0 || turn_ >= kMostAtOnce) {
         go_on_later();
         return;
       }
-      Slot& slot = *mine.free.back();
+      Slot& slot = free_slot(index);
       if (!queue.pop(slot.chain)) break;
       mine.free.pop_back();
       if (take(index, slot)) {
@@ -219,15 +221,17 @@ void VirtioBlock::run_queue(unsigned index) {
       return;
     }
     serve_part(queue);
-    if (!has_room(mine)) {
+    if (!has_room(index)) {
       mine.starved = true;  // finish() makes room
       return;
     }
   } while (queue.enable_notifications());
 }
 
-bool VirtioBlock::has_room(const QueueState& queue) const {
-  return !queue.free.empty() && in_flight_ < kMostAtOnce;
+bool VirtioBlock::has_room(unsigned index) const {
+  const QueueState& queue = queues_[index];
+  const bool slot = !queue.free.empty() || queue.slots.size() < run_.queues[index].state().size;
+  return slot && in_flight_ < kMostAtOnce;
 }
 
 // What is in the host's page cache is done at once: a driver that polls sees it while we go on.
@@ -243,7 +247,10 @@ void VirtioBlock::end_turn() {
   flush_queues();
   for (unsigned i = 0; i < queues_.size(); ++i) {
     QueueState& queue = queues_[i];
-    if (has_room(queue) && std::exchange(queue.starved, false)) go_on_later();
+    if (queue.starved && has_room(i)) {
+      queue.starved = false;
+      go_on_later();
+    }
     check_stopped(i);
   }
 }

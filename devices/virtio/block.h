@@ -68,7 +68,7 @@ class VirtioBlock final : public VirtioDevice {
  private:
   struct Slot;
   struct QueueState {
-    std::vector<std::unique_ptr<Slot>> slots;  // as many as the queue has entries
+    std::vector<std::unique_ptr<Slot>> slots;
     std::vector<Slot*> free;
     std::vector<Slot*> held;  // there is no room for them
     [[nodiscard]] bool idle() const { return free.size() + held.size() == slots.size(); }
@@ -82,13 +82,15 @@ class VirtioBlock final : public VirtioDevice {
   };
 
   void run_queue(unsigned index);
+  /// Stays the queue's until it is taken from its list. Where has_room().
+  [[nodiscard]] Slot& free_slot(unsigned index);
   /// Whether the queue may go on; false: the rate limit has it.
   bool take(unsigned index, Slot& slot);
   void begin_transfer(Slot& slot, bool write, std::uint64_t sector);
   void begin_ranges(Slot& slot, bool zeroes);
   void next_range(Slot& slot);
   void charge(Slot& slot, std::uint64_t cost);
-  [[nodiscard]] bool has_room(const QueueState& queue) const;
+  [[nodiscard]] bool has_room(unsigned index) const;
   void answer_serial(Slot& slot);
   void finish(Slot& slot, std::uint8_t status);
   void batch_done();

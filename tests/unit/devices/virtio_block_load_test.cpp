@@ -1,5 +1,7 @@
 // How much a virtio disk takes on at once, whatever its guest asks for.
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -159,6 +161,22 @@ TEST_CASE("many small requests are in flight together") {
   CHECK(f.disk.requests == 1024);
   CHECK(f.disk.most_requests == 1024);
   CHECK(f.running.driver(0).take_used().size() == 1024);
+}
+
+TEST_CASE("queues that are not used cost no memory") {
+  const auto in_use = [] { return ::mallinfo2().uordblks; };  // bytes; a sanitizer's allocator says 0
+  SlowDisk disk;
+  testing::FakeDeviceEvents events;
+  testing::FakeEventLoop loop;
+  testing::FakeGuest guest(std::size_t{8} << 20);
+  const std::size_t before = in_use();
+  VirtioBlock device({.id = "d", .serial = {}, .queues = 64, .queue_size = 1024}, disk, kDiskSize, loop,
+                     nullptr, events);
+  const std::size_t made = in_use();
+  testing::RunningDevice running(device, loop, guest);  // and its drivers, which are the test's
+  const std::size_t driven = in_use();
+  running.start();
+  CHECK((made - before) + (in_use() - driven) < 256 * 1024);
 }
 
 TEST_CASE("where not all fits, each queue has its turn") {
