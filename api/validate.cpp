@@ -181,8 +181,9 @@ Status validate(const VmConfig& config, ValidateFor purpose) {
   check_consoles(config, findings);
   check_device_ids(config, findings);
   check_shared_paths(config, findings);
-  check_disks(config, /*look_inside=*/purpose == ValidateFor::Boot, findings);
-  check_networks(config, findings);
+  const bool boots = purpose == ValidateFor::Boot;
+  check_disks(config, boots, findings);
+  check_networks(config, boots, findings);
   check_pmem(config, findings);
   check_vsock(config, findings);
   if (config.balloon && config.balloon->size > config.memory.size) {

@@ -24,6 +24,7 @@ namespace {
 
 constexpr unsigned kMaxQueues = 64;
 constexpr unsigned kMaxQueueSize = 1024;  // entries
+constexpr unsigned kMinQueueSize = 4;     // entries; as Cloud Hypervisor, which wants more than 2
 constexpr std::uint64_t kSector = 512;    // bytes
 
 /// What the bytes at the beginning or the end of an image say it is; nothing: raw, as far as we know.
@@ -135,7 +136,7 @@ void check_layers(const std::string& at, const DiskConfig& disk, bool look_insid
   }
 }
 
-void check_disk(const std::string& at, const DiskConfig& disk, Findings& findings) {
+void check_disk(const std::string& at, const DiskConfig& disk, bool boots, Findings& findings) {
   if (disk.vhost_user || disk.vhost_socket) {
     findings.add(ErrorCode::NotSupported, at + "/vhost_user", "vhost-user is not built yet");
   }
@@ -150,6 +151,12 @@ void check_disk(const std::string& at, const DiskConfig& disk, Findings& finding
   if (!std::has_single_bit(disk.queue_size) || disk.queue_size > kMaxQueueSize) {
     findings.add(ErrorCode::BadRequest, at + "/queue_size", "{} is not a power of two up to {}",
                  disk.queue_size, kMaxQueueSize);
+  } else if (boots && disk.queue_size < kMinQueueSize) {
+    findings.add(
+        ErrorCode::BadRequest, at + "/queue_size",
+        "{} is less than {}: a request is at least a header, a buffer and its answer, which Linux puts "
+        "into one chain",
+        disk.queue_size, kMinQueueSize);
   }
 }
 
@@ -167,13 +174,13 @@ std::set<std::string> check_groups(const VmConfig& config, Findings& findings) {
 
 }  // namespace
 
-void check_disks(const VmConfig& config, bool look_inside, Findings& findings) {
+void check_disks(const VmConfig& config, bool boots, Findings& findings) {
   const std::set<std::string> groups = check_groups(config, findings);
   for (std::size_t i = 0; i < config.disks.size(); ++i) {
     const std::string at = fmt::format("/disks/{}", i);
     const DiskConfig& disk = config.disks[i];
-    check_disk(at, disk, findings);
-    if (!disk.vhost_user && !disk.vhost_socket) check_layers(at, disk, look_inside, findings);
+    check_disk(at, disk, boots, findings);
+    if (!disk.vhost_user && !disk.vhost_socket) check_layers(at, disk, /*look_inside=*/boots, findings);
     check_limits(at, disk, groups, findings);
     check_affinity(at, disk, findings);
   }

@@ -13,9 +13,10 @@ namespace {
 
 constexpr unsigned kMaxQueues = 62;       // 31 pairs; a device has 64 queues with the control queue
 constexpr unsigned kMaxQueueSize = 1024;  // entries
+constexpr unsigned kMinQueueSize = 32;    // entries
 constexpr unsigned kMinMtu = 1280;        // bytes, RFC 8200; Cloud Hypervisor's limit too
 
-void check_network(const std::string& at, const NetConfig& net, Findings& findings) {
+void check_network(const std::string& at, const NetConfig& net, bool boots, Findings& findings) {
   const auto bad = [&](std::string_view field, const std::string& message) {
     findings.add(ErrorCode::BadRequest, fmt::format("{}/{}", at, field), "{}", message);
   };
@@ -31,6 +32,12 @@ void check_network(const std::string& at, const NetConfig& net, Findings& findin
   }
   if (!std::has_single_bit(net.queue_size) || net.queue_size > kMaxQueueSize) {
     bad("queue_size", fmt::format("{} is not a power of two up to {}", net.queue_size, kMaxQueueSize));
+  } else if (boots && net.queue_size < kMinQueueSize) {
+    bad("queue_size",
+        fmt::format(
+            "{} is less than {}: Linux sends only while there is room for a frame of 19 buffers, and a "
+            "smaller queue stands still",
+            net.queue_size, kMinQueueSize));
   }
   if (!net.fds.empty() && 2 * net.fds.size() != net.num_queues) {
     bad("fds", fmt::format("{} queues need {} descriptors, one for each pair; {} are given", net.num_queues,
@@ -51,11 +58,11 @@ void check_network(const std::string& at, const NetConfig& net, Findings& findin
 
 }  // namespace
 
-void check_networks(const VmConfig& config, Findings& findings) {
+void check_networks(const VmConfig& config, bool boots, Findings& findings) {
   std::map<std::string, std::string> taps;  // name to pointer
   for (std::size_t i = 0; i < config.net.size(); ++i) {
     const std::string at = fmt::format("/net/{}", i);
-    check_network(at, config.net[i], findings);
+    check_network(at, config.net[i], boots, findings);
     if (!config.net[i].tap) continue;
     if (const auto [it, first] = taps.emplace(*config.net[i].tap, at + "/tap"); !first) {
       findings.add(ErrorCode::Conflict, at + "/tap", "\"{}\" is used by {} too", it->first, it->second);

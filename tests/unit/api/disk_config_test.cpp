@@ -101,7 +101,7 @@ TEST_CASE("disks that can be pass") {
   const Host host;
   const std::string image = host.image("a");
   for (const char* more : {"", ",readonly=on", ",overlay=memory,overlay_limit=4K",
-                           ",num_queues=64,queue_size=1024", ",image_type=raw"}) {
+                           ",num_queues=64,queue_size=1024", ",queue_size=4", ",image_type=raw"}) {
     CAPTURE(more);
     CHECK(mistakes("path=" + image + more) == Messages{});
   }
@@ -124,6 +124,7 @@ TEST_CASE("each mistake in a disk is named by its place") {
         std::string::npos);
   CHECK(first(",queue_size=100").starts_with("/disks/0/queue_size: 100 is not a power of two"));
   CHECK(first(",queue_size=2048").starts_with("/disks/0/queue_size: 2048"));
+  CHECK(first(",queue_size=2").starts_with("/disks/0/queue_size: 2 is less than 4: a request is"));
   CHECK(first(",num_queues=65").starts_with("/disks/0/num_queues: 65 queues are more than 64"));
   CHECK(first(",vhost_user=on") == "/disks/0/vhost_user: vhost-user is not built yet");
   CHECK(first(",image_type=qcow2").starts_with("/disks/0/image_type: Qcow2 is not built yet"));

@@ -14,7 +14,7 @@ using namespace vmmd::api;
 namespace {
 
 /// What is wrong with `--net OPTION…`.
-std::vector<std::string> mistakes(const std::vector<std::string>& options) {
+std::vector<std::string> mistakes(const std::vector<std::string>& options, bool boots = true) {
   VmConfig config;
   for (const std::string& option : options) {
     const auto net = parse_net_option(option);
@@ -22,7 +22,7 @@ std::vector<std::string> mistakes(const std::vector<std::string>& options) {
     config.net.push_back(*net);
   }
   Findings findings;
-  check_networks(config, findings);
+  check_networks(config, boots, findings);
   const Status status = std::move(findings).status();
   return status ? std::vector<std::string>{} : status.error().messages;
 }
@@ -80,6 +80,9 @@ TEST_CASE("each mistake in a network is named by its place") {
   CHECK(mistakes({"num_queues=64"})[0].starts_with("/net/0/num_queues: 64"));
   CHECK(mistakes({"queue_size=100"})[0].starts_with("/net/0/queue_size: 100"));
   CHECK(mistakes({"queue_size=2048"})[0].starts_with("/net/0/queue_size: 2048"));
+  CHECK(mistakes({"queue_size=16"})[0].starts_with("/net/0/queue_size: 16 is less than 32: Linux"));
+  CHECK(mistakes({"queue_size=32"}) == Messages{});
+  CHECK(mistakes({"queue_size=16"}, /*boots=*/false) == Messages{});  // it ran with it before
   CHECK(mistakes({"fd=[3],num_queues=4"})[0].starts_with("/net/0/fds: 4 queues need 2 descriptors"));
   CHECK(mistakes({"mtu=1279"})[0].starts_with("/net/0/mtu: 1279"));
   CHECK(mistakes({"mask=255.0.0.0"})[0].starts_with("/net/0/mask"));
