@@ -19,7 +19,7 @@ namespace {
 using nlohmann::json;
 
 // JSON pointers of what may differ between a VM and its clone; '*' stands for one component.
-constexpr std::array<std::string_view, 34> kHostSide{
+constexpr std::array<std::string_view, 39> kHostSide{
     "/cpus/affinity",
     "/cpus/core_scheduling",
     "/memory/file",
@@ -43,6 +43,11 @@ constexpr std::array<std::string_view, 34> kHostSide{
     "/disks/*/overlay",
     "/disks/*/overlay_limit",
     "/disks/*/on_enospc",
+    "/disks/*/queue_affinity",
+    "/disks/*/rate_limiter_config",
+    "/disks/*/rate_limit_group",
+    "/rate_limit_groups",
+    "/net/*/rate_limiter_config",
     "/net/*/tap",
     "/net/*/fds",
     "/net/*/passt",

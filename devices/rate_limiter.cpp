@@ -89,21 +89,11 @@ void TokenBucket::save(state::TokenBucket& message) const {
   message.set_refilled_ns(refilled_ns);
 }
 
-Status TokenBucket::check(const state::TokenBucket& message, std::string_view unit) const {
-  if (message.tokens() > to_signed(config_.size) || message.tokens() < -to_signed(kMaxRequest) ||
-      message.burst() > config_.one_time_burst) {
-    return fail(ErrorCode::BadRequest,
-                "unit {}: its rate limit allows up to {} tokens and a burst of {}; {} and {} were saved",
-                unit, config_.size, config_.one_time_burst, message.tokens(), message.burst());
-  }
-  return {};
-}
-
 void TokenBucket::restore(const state::TokenBucket& message) {
   State next;
   auto& [tokens, burst, refilled_ns] = next;
-  tokens = message.tokens();
-  burst = message.burst();
+  tokens = std::clamp(message.tokens(), -to_signed(kMaxRequest), to_signed(config_.size));
+  burst = std::min(message.burst(), config_.one_time_burst);
   refilled_ns = message.refilled_ns();
   state_ = next;
 }
@@ -158,13 +148,6 @@ void RateLimiter::save(state::RateLimiter& message) const {
   const std::lock_guard lock(mutex_);
   if (bandwidth_) bandwidth_->save(*message.mutable_bandwidth());
   if (ops_) ops_->save(*message.mutable_ops());
-}
-
-Status RateLimiter::check(const state::RateLimiter& message, std::string_view unit) const {
-  const std::lock_guard lock(mutex_);
-  if (bandwidth_ && message.has_bandwidth()) VMMD_TRY(bandwidth_->check(message.bandwidth(), unit));
-  if (ops_ && message.has_ops()) VMMD_TRY(ops_->check(message.ops(), unit));
-  return {};
 }
 
 // A bucket that was not saved is new here (an override): it starts full.

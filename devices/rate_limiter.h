@@ -5,10 +5,8 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <string_view>
 #include <vector>
 
-#include "base/result.h"
 #include "devices/clock.h"
 #include "devices/event_loop.h"
 #include "proto/state.pb.h"
@@ -41,8 +39,8 @@ class TokenBucket {
   [[nodiscard]] std::uint64_t ready_ns(std::uint64_t count) const;
 
   void save(state::TokenBucket& message) const;
-  Status check(const state::TokenBucket& message, std::string_view unit) const;
-  void restore(const state::TokenBucket& message);  // one that check() passed
+  /// Of any bucket: what a smaller one does not hold is cut.
+  void restore(const state::TokenBucket& message);
   void reset(std::uint64_t now_ns);
 
  private:
@@ -73,8 +71,7 @@ class RateLimiter {
 
   /// Part of the state of each device that uses it; those that share one save, and restore, the same.
   void save(state::RateLimiter& message) const;
-  Status check(const state::RateLimiter& message, std::string_view unit) const;
-  void restore(const state::RateLimiter& message);  // one that check() passed
+  void restore(const state::RateLimiter& message);  // of any limiter: a restore may have another
   void reset();
 
  private:

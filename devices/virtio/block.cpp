@@ -469,8 +469,6 @@ Status VirtioBlock::restore(const UnitState& state) {
   state::Disk message;
   VMMD_TRY(unpack_state(state, unit_name(), 1, message));
   RateLimiter* limiter = limit_.limiter();
-  if (limiter != nullptr && message.has_rate_limiter())
-    VMMD_TRY(limiter->check(message.rate_limiter(), unit_name()));
   const std::lock_guard lock(mutex_);
   if (message.sectors() > state_.sectors) {
     return fail(ErrorCode::BadRequest,

@@ -259,8 +259,6 @@ Status NetDevice::restore(const UnitState& state) {
                 "do the same",
                 unit_, *guest_offloads, link_.backend.name(), features_ & kNetGuestOffloads);
   }
-  if (config_.rx_limiter) VMMD_TRY(config_.rx_limiter->check(message.rx_limiter(), unit_));
-  if (config_.tx_limiter) VMMD_TRY(config_.tx_limiter->check(message.tx_limiter(), unit_));
   if (config_.rx_limiter) config_.rx_limiter->restore(message.rx_limiter());
   if (config_.tx_limiter) config_.tx_limiter->restore(message.tx_limiter());
   state_ = next;

@@ -1,10 +1,13 @@
 #include "api/overrides.h"
 
+#include <fstream>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include <doctest/doctest.h>
+
+#include "tests/unit/support/temp_dir.h"
 
 using namespace vmmd;
 using namespace vmmd::api;
@@ -93,6 +96,38 @@ TEST_CASE("every host-side field may be overridden") {
     const auto config = restored_config(kOnSocket, patch);
     if (!config) FAIL_CHECK(config.error().to_string());
   }
+}
+
+TEST_CASE("how much a device may use of the host is host-side") {
+  const testing::TempDir dir;
+  std::ofstream(dir / "image") << std::string(512, 'd');
+  const std::string devices = R"({"payload": {}, "disks": [{"path": ")" + (dir / "image") + R"(",
+                                   "id": "d", "rate_limit_group": "g"}],
+      "net": [{"tap": "t", "id": "n"}],
+      "rate_limit_groups": [{"id": "g", "rate_limiter_config": {"ops": {"size": 7, "refill_time": 100}}}]})";
+  constexpr std::string_view kLimit =
+      R"("rate_limiter_config": {"bandwidth": {"size": 9, "refill_time": 50}})";
+  const auto changed = [&](const std::string& patch) {
+    CAPTURE(patch);
+    auto config = restored_config(devices, patch);
+    if (!config) FAIL(config.error().to_string());
+    return std::move(*config);
+  };
+  const std::string limit(kLimit);
+  const TokenBucket want{9, std::nullopt, 50};
+  CHECK(changed(R"({"net": [{"id": "n", )" + limit + "}]}").net[0].rate_limiter_config->bandwidth == want);
+  const auto own = changed(R"({"disks": [{"id": "d", "rate_limit_group": null, )" + limit + "}]}");
+  CHECK(own.disks[0].rate_limiter_config->bandwidth == want);
+  const auto group = changed(R"({"rate_limit_groups": [{"id": "g", )" + limit + "}]}");
+  CHECK(group.rate_limit_groups[0].rate_limiter_config.bandwidth == want);
+  CHECK(group.rate_limit_groups[0].rate_limiter_config.ops == TokenBucket{7, std::nullopt, 100});
+  const auto other = changed(R"({"disks": [{"id": "d", "rate_limit_group": "h"}],
+                                 "rate_limit_groups": [{"id": "h", )" +
+                             limit + "}]}");
+  CHECK(other.rate_limit_groups.size() == 2);
+  const auto bound =
+      changed(R"({"disks": [{"id": "d", "queue_affinity": [{"queue_index": 0, "host_cpus": [0]}]}]})");
+  CHECK(bound.disks[0].queue_affinity.size() == 1);
 }
 
 TEST_CASE("every field that the guest would see is refused by its pointer") {
