@@ -13,6 +13,7 @@
 #include "daemon/control/announce.h"
 #include "daemon/log.h"
 #include "daemon/memory/layout.h"
+#include "daemon/memory/memory_file.h"
 #include "daemon/snapshot/capture.h"
 #include "daemon/snapshot/format/posix.h"
 #include "daemon/snapshot/restore.h"
@@ -154,6 +155,9 @@ void VmControl::drop_machine() {
   board_.set_machine(nullptr);
   ++generation_;
   if (machine_) {
+    // RAM's file became a snapshot's memory.bin (mode link): it stays that, and the next RAM gets a new file.
+    if (config_.memory.file && machine_->ram().file_given_up())
+      memory::remove_spare_name(*config_.memory.file, machine_->ram().fd());
     if (auto stopped = machine_->stop(); !stopped) {
       log_error("the VM's memory stays allocated: {}", stopped.error().to_string());
       // What the device still writes to stays as it is until this process ends: no destructor.
@@ -209,10 +213,6 @@ Status VmControl::shutdown() {
 Status VmControl::reboot() {
   VMMD_TRY(vm::check_action(Action::Reboot, state_));
   announce(events_, "vm", "rebooting");
-  // RAM's file became a snapshot's memory.bin (mode link): it stays that, and the name gets a new file.
-  if (config_.memory.file && machine_->ram().backing() == memory::Backing::PrivateFile) {
-    ::unlink(config_.memory.file->c_str());
-  }
   drop_machine();
   if (auto started = start_machine(); !started) {
     // The old machine is gone: say so, rather than pretend.

@@ -1,6 +1,5 @@
 #include "daemon/memory/guest_ram.h"
 
-#include <fcntl.h>
 #include <linux/memfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -10,66 +9,13 @@
 #include <cerrno>
 #include <utility>
 
-#include "base/file.h"
-#include "daemon/snapshot/format/id_attribute.h"
-#include "daemon/snapshot/format/problems.h"
+#include "daemon/memory/memory_file.h"
 
 namespace vmmd::memory {
 
 namespace {
 
 constexpr std::uint64_t kDefaultHugepage = std::uint64_t{2} << 20;
-
-// The same kind of lock as on a snapshot's memory.bin (snapshot::lock_memory), because by `link` the file may
-// become one: exclusive while it is live RAM, shared while it is only read. Filesystems without locks go
-// without.
-Status lock_file(int fd, int operation, const std::string& name) {
-  int result = 0;
-  do {
-    result = ::flock(fd, operation | LOCK_NB);
-  } while (result != 0 && errno == EINTR);
-  if (result == 0) return {};
-  const int error = errno;
-  if (error == EWOULDBLOCK)
-    return fail(ErrorCode::Conflict, "memory file {} is in use by another virtual machine", name);
-  // Any other failure must not pass for success: after `link` the exclusive lock would stay, and nobody could
-  // restore the snapshot.
-  if (error == ENOLCK || error == EOPNOTSUPP || error == ENOSYS || error == EINVAL) return {};
-  return fail_errno(ErrorCode::Internal, error, "cannot lock memory file {}", name);
-}
-
-Result<UniqueFd> open_memory_file(const std::string& path, std::uint64_t size) {
-  VMMD_ASSIGN(UniqueFd fd, open_file(path, O_RDWR | O_CREAT | O_NOCTTY | O_NONBLOCK, 0600));
-  struct stat info = {};
-  if (::fstat(fd.get(), &info) != 0) return fail_errno(ErrorCode::Internal, errno, "cannot stat {}", path);
-  if (!S_ISREG(info.st_mode))
-    return fail(ErrorCode::BadRequest, "memory file {} is not a regular file", path);
-  if (const auto snapshot = snapshot::read_id_attribute(fd.get())) {
-    return fail(ErrorCode::Conflict,
-                "memory file {} is the memory of snapshot {}, which must not change: give another file", path,
-                snapshot::shown(*snapshot));
-  }
-  if (info.st_nlink > 1) {
-    return fail(
-        ErrorCode::Conflict,
-        "memory file {} has {} hard links: it may be the memory of a snapshot, which must not change; "
-        "remove this name or give another file",
-        path, info.st_nlink);
-  }
-  VMMD_TRY(lock_file(fd.get(), LOCK_EX, path));
-  const auto actual = static_cast<std::uint64_t>(info.st_size);
-  if (actual == size) return fd;
-  if (actual != 0) {
-    return fail(
-        ErrorCode::BadRequest,
-        "memory file {} has {} bytes, the VM has {} bytes of RAM: give the matching size or another file",
-        path, actual, size);
-  }
-  if (::ftruncate(fd.get(), static_cast<off_t>(size)) != 0) {
-    return fail_errno(ErrorCode::Internal, errno, "cannot size memory file {} to {} bytes", path, size);
-  }
-  return fd;
-}
 
 Result<UniqueFd> create_memfd(const api::MemoryConfig& config) {
   unsigned flags = MFD_CLOEXEC;
@@ -191,7 +137,8 @@ Status GuestRam::remap_private() {
     ::madvise(mappings_[i].data(), mappings_[i].size(), MADV_DONTDUMP);
   }
   backing_ = Backing::PrivateFile;
-  return lock_file(file_.get(), LOCK_SH, "of this VM");  // others may map it too from now on
+  file_given_up_ = true;
+  return lock_memory_file(file_.get(), LOCK_SH, "of this VM");  // others may map it too from now on
 }
 
 Status GuestRam::check_whole() const {

@@ -70,6 +70,8 @@ class GuestRam {
   [[nodiscard]] const std::vector<RamRange>& layout() const { return layout_; }
   [[nodiscard]] std::vector<devices::GuestRegion> regions() const;
   [[nodiscard]] Backing backing() const { return backing_; }
+  /// After remap_private(): RAM was that file once, unlike that of a restored snapshot.
+  [[nodiscard]] bool file_given_up() const { return file_given_up_; }
   [[nodiscard]] bool huge_pages() const { return huge_page_size_ != 0; }
   /// Bytes; 0 where RAM does not consist of huge pages.
   [[nodiscard]] std::uint64_t huge_page_size() const { return huge_page_size_; }
@@ -85,6 +87,7 @@ class GuestRam {
 
   std::vector<RamRange> layout_;
   Backing backing_;
+  bool file_given_up_ = false;
   UniqueFd file_;
   std::uint64_t huge_page_size_ = 0;
   std::unique_ptr<RamGuard> guard_;  // outlives the mappings

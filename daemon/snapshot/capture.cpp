@@ -69,16 +69,26 @@ Result<Captured> reflink_ram(const memory::GuestRam& ram, StagedSnapshot& staged
   return Captured{CAPTURE_MODE_REFLINK, 0, std::nullopt};
 }
 
+Status check_links(const memory::GuestRam& ram, Mode mode) {
+  if (ram.backing() == memory::Backing::File) return {};
+  std::string_view why = "needs RAM that lives in a file of its own (memory.file); use mode copy or auto";
+  if (ram.file_given_up()) {
+    why =
+        "needs RAM that lives in its file: this VM's left memory.file when that was linked into a snapshot, "
+        "and is in a file again when the VM is booted again; use mode copy or auto";
+  } else if (ram.backing() == memory::Backing::PrivateFile) {
+    why =
+        "needs RAM that lives in a file of its own: this VM was restored copy-on-write; use mode copy or "
+        "auto, or restore with memory_restore_mode copy and a memory.file";
+  }
+  return fail(ErrorCode::BadRequest, "mode {} {}", mode == Mode::Link ? "link" : "reflink", why);
+}
+
 // The cheapest that is possible, if the user left it to us. A clone leaves the VM's own file writable in
 // place and costs as little as a link; a link needs no special filesystem.
 Result<Captured> capture_ram(const memory::GuestRam& ram, const std::string& file, Mode mode,
                              StagedSnapshot& staged, Job& job) {
-  const bool in_file = ram.backing() == memory::Backing::File;
-  if (!in_file && (mode == Mode::Link || mode == Mode::Reflink)) {
-    return fail(ErrorCode::BadRequest,
-                "mode {} needs RAM that lives in a file of its own (memory.file); use mode copy or auto",
-                mode == Mode::Link ? "link" : "reflink");
-  }
+  if (mode == Mode::Link || mode == Mode::Reflink) VMMD_TRY(check_links(ram, mode));
   switch (mode) {
     case Mode::Copy:
       return copy_ram(ram, staged, job);
@@ -89,7 +99,7 @@ Result<Captured> capture_ram(const memory::GuestRam& ram, const std::string& fil
     case Mode::Auto:
       break;
   }
-  if (in_file) {
+  if (ram.backing() == memory::Backing::File) {
     auto linked = link_ram(ram, file, staged);
     // Another filesystem, or one without links: copy. A disk that fails would only fail again.
     if (linked || linked.error().code != ErrorCode::Conflict) return linked;
@@ -167,8 +177,8 @@ Result<api::SnapshotResult> take_snapshot(vm::Machine& machine, const api::VmCon
   }
   job.enter_phase("memory");
   VMMD_TRY(machine.ram().check_whole());
-  VMMD_ASSIGN(Captured captured,
-              capture_ram(machine.ram(), config.memory.file.value_or(""), request.mode, staged, job));
+  VMMD_ASSIGN(Captured captured, capture_ram(machine.ram(), config.memory.file.value_or("the memory file"),
+                                             request.mode, staged, job));
   VMMD_TRY(machine.ram().check_whole());  // reading it may have been what found a page missing
   manifest.set_capture_mode(captured.mode);
 

@@ -11,6 +11,7 @@ import http.client
 import os
 import random
 import shutil
+import subprocess
 
 import snapshots
 import strace
@@ -277,6 +278,29 @@ class Link(Snapshot):
         daemon.put("vm.create", config)
         daemon.put("vm.boot")
         return daemon.serial()
+
+    def judge(self, daemon, point, status, body):
+        super().judge(daemon, point, status, body)
+        if status is None:
+            return
+        # Its memory file is its own again, or a new one: nothing of a snapshot that failed clings to it.
+        daemon.put("vm.reboot")
+        self.serial.expect(r"pattern ready$")
+        self.serial.ask(f"w {FIRST}", r"^ok ")
+        need(not (self.room / "ram").samefile(self.snap / "memory.bin"), "the VM that booted again lives in its snapshot")
+        need(snapshots.judge(self.snap).startswith("complete"), "the snapshot changed when its VM booted again")
+
+    def after_death(self, now):
+        subprocess.run([vmmd.REMOTE, "snapshot", "gc", self.room], check=True, capture_output=True)
+        if now.startswith("complete"):
+            (self.room / "ram").unlink()  # the snapshot's, which has a name of its own
+        daemon = self.daemon()
+        self.serial = self.boot_in_file(daemon)
+        self.serial.ask(f"w {SECOND}", r"^ok ")
+        if now.startswith("complete"):
+            self.check_kept(self.snap)
+            self.snap.rename(self.room / "first")
+        self.take_again(daemon)
 
 
 class Clone(Snapshot):

@@ -36,6 +36,10 @@ Status write_id_attribute(int fd, const std::string& id, const std::string& name
   return {};
 }
 
+void remove_id_attribute(int fd) noexcept {
+  retry([&] { return ::fremovexattr(fd, kIdAttribute); });
+}
+
 std::optional<std::string> snapshot_sharing_file(int fd) {
   struct stat info = {};
   if (::fstat(fd, &info) != 0 || info.st_nlink < 2) return std::nullopt;

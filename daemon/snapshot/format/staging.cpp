@@ -144,8 +144,20 @@ void StagedSnapshot::remove() noexcept {
   static_cast<void>(
       remove_flat_directory(open_->parent.get(), hidden_name_, open_->directory.get(), destination_));
   hidden_name_.clear();
+  give_back_linked_file();
   // The last close of a large file that has no name any more frees all of its blocks.
   if (policy_.thread != nullptr) policy_.thread->post([open = std::move(open_)]() mutable { open.reset(); });
+}
+
+// It is its owner's RAM, who would be refused it as the memory of a snapshot that never was.
+void StagedSnapshot::give_back_linked_file() noexcept {
+  for (const StagedFile& file : open_->files) {
+    if (!file.linked || read_id_attribute(file.fd.get()) == file.former_id) continue;
+    remove_id_attribute(file.fd.get());
+    if (file.former_id) {
+      static_cast<void>(write_id_attribute(file.fd.get(), *file.former_id, file.name));
+    }
+  }
 }
 
 // Everything that `work` touches is its own: it may be left alone with it.
@@ -225,7 +237,8 @@ Status StagedSnapshot::link_file(std::string_view name, int fd, const std::strin
   }
   UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (!copy) return fail_errno(ErrorCode::Internal, errno, "cannot duplicate the descriptor of {}", source);
-  open_->files.push_back({file, std::move(copy)});
+  open_->files.push_back(
+      {.name = file, .fd = std::move(copy), .linked = true, .former_id = read_id_attribute(fd)});
   return {};
 }
 

@@ -79,7 +79,7 @@ class StagedSnapshot {
   /// A hard link to the regular file behind `fd`; `source` is its name for messages. Conflict with the advice
   /// to use copy when this file cannot be linked there, first of all for being on another filesystem; any
   /// other code is a failure of something that should have worked. The file gets our id attribute and is
-  /// synced by prepare(), but keeps its mode and owner.
+  /// synced by prepare(), but keeps its mode and owner. Without commit() it is what it was.
   Status link_file(std::string_view name, int fd, const std::string& source);
 
   /// A file elsewhere that the snapshot counts on: prepare() syncs it too. `name` is for messages.
@@ -99,6 +99,8 @@ class StagedSnapshot {
     std::string name;
     UniqueFd fd;
     bool layer = false;
+    bool linked = false;
+    std::optional<std::string> former_id = {};  // what the attribute of a linked file said
   };
 
   /// Shared with work that may outlive the snapshot.
@@ -117,6 +119,7 @@ class StagedSnapshot {
   Status place();
   void unplace() noexcept;
   void remove() noexcept;
+  void give_back_linked_file() noexcept;
 
   SyncPolicy policy_;
   std::filesystem::path destination_;  // for messages

@@ -293,6 +293,31 @@ TEST_CASE("a linked memory.bin is the same file") {
   CHECK(open_snapshot(dir / "one"));
 }
 
+TEST_CASE("a linked file of a snapshot that is not published is what it was") {
+  const TempDir dir;
+  write_text(dir / "ram", std::string(5 * kMiB, 'r'));
+  if (!keeps_attributes(dir / "ram")) return;
+  auto ram = open_file(dir / "ram", O_RDWR);
+  REQUIRE(ram);
+  std::optional<std::string> before;
+  SUBCASE("without a mark") {}
+  SUBCASE("with the mark of a snapshot that is gone") {
+    before = "5b1a0c2e-0d3f-4a6b-8c9d-112233445566";
+    REQUIRE(write_id_attribute(ram->get(), *before, "ram"));
+  }
+  auto staged = StagedSnapshot::begin(dir / "one");
+  REQUIRE(staged);
+  REQUIRE(staged->link_file(kMemoryName, ram->get(), "ram"));
+  REQUIRE(staged->prepare(
+      {.manifest = sample_manifest(), .state = sample_state(), .config = "{}", .digests = {}}));
+  CHECK(read_id_attribute(ram->get()) == staged->id().to_string());
+  {
+    const StagedSnapshot ended = std::move(*staged);
+  }
+  CHECK(read_id_attribute(ram->get()) == before);
+  CHECK(fs::hard_link_count(dir / "ram") == 1);
+}
+
 TEST_CASE("a file is not linked into two snapshots") {
   const TempDir dir;
   publish_sample(dir / "one");
