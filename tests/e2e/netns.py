@@ -2,11 +2,13 @@
 import contextlib
 import ctypes
 import fcntl
+import itertools
 import os
 import re
 import socket
 import struct
 import subprocess
+import time
 
 import pytest
 
@@ -16,6 +18,7 @@ CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 3
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_calls = itertools.count(1)
 
 
 @contextlib.contextmanager
@@ -77,19 +80,23 @@ def _checksum(data):
 
 
 def ping(address, size=56, timeout=PATIENCE):
-    """Whether one ICMP echo with so much data (even) comes back as it was sent."""
+    """Whether an ICMP echo with so much data (even) comes back as it was sent. One is sent each second, as ping does: who
+    answers no ARP for three seconds, because its host is busy, never gets what was sent meanwhile."""
+    data = bytes(n * 7 & 0xFF for n in range(size))
+    call = next(_calls)  # answers to an earlier call may still come
+    header = struct.pack("!BBHHH", 8, 0, 0, 0x1234, call)
+    request = struct.pack("!BBHHH", 8, 0, _checksum(header + data), 0x1234, call) + data
+    deadline = time.monotonic() + timeout
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
-        icmp.settimeout(timeout)
-        data = bytes(n * 7 & 0xFF for n in range(size))
-        header = struct.pack("!BBHHH", 8, 0, 0, 0x1234, 1)
-        icmp.sendto(struct.pack("!BBHHH", 8, 0, _checksum(header + data), 0x1234, 1) + data, (address, 0))
-        try:
-            while True:
-                packet, (source, _) = icmp.recvfrom(65536)
-                if source == address and packet[20] == 0:
-                    return packet[28:] == data
-        except TimeoutError:
-            return False
+        icmp.settimeout(1)
+        while time.monotonic() < deadline:
+            icmp.sendto(request, (address, 0))
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    packet, (source, _) = icmp.recvfrom(65536)
+                    if source == address and packet[20] == 0 and packet[26:28] == header[6:8]:
+                        return packet[28:] == data
+    return False
 
 
 def listen(address):
