@@ -18,7 +18,7 @@ enum class VmState : std::uint8_t { Created, Running, Paused, Shutdown };
 /// One long-running piece of work, as vm.info and progress events show it.
 struct JobStatus {
   std::string id;     // "snapshot-1"
-  std::string kind;   // "snapshot", "restore", "verify"
+  std::string kind;   // "boot", "snapshot", "restore", "verify"
   std::string phase;  // "pause", "memory", "sync", "publish"
   std::uint64_t bytes_done = 0;
   std::uint64_t bytes_total = 0;

@@ -75,13 +75,20 @@ void DaemonService::command(api::Command command, api::Done<void> done) {
       if (ended) exit(/*failed=*/false);
     };
   }
-  ask<void>(api::to_string(command), std::move(done), [this, command] { return run(command); });
+  // Prefaulting takes its time: a job can be watched, and cancelled.
+  std::shared_ptr<snapshot::Job> job;
+  if (command == api::Command::Boot) job = board_.start_job("boot");
+  if (command == api::Command::Reboot) job = board_.start_job("reboot");
+  ask<void>(api::to_string(command), std::move(done), [this, command, job = std::move(job)]() mutable {
+    const auto owned = std::move(job);
+    return run(command, owned.get());
+  });
 }
 
-Status DaemonService::run(api::Command command) {
+Status DaemonService::run(api::Command command, snapshot::Job* job) {
   switch (command) {
     case api::Command::Boot:
-      return control_.boot();
+      return control_.boot(*job);
     case api::Command::Pause:
       return control_.pause();
     case api::Command::Resume:
@@ -89,7 +96,7 @@ Status DaemonService::run(api::Command command) {
     case api::Command::Shutdown:
       return control_.shutdown();
     case api::Command::Reboot:
-      return control_.reboot();
+      return control_.reboot(*job);
     case api::Command::Delete:
       return control_.remove();
     case api::Command::PowerButton:
@@ -102,14 +109,10 @@ Status DaemonService::run(api::Command command) {
   return fail(ErrorCode::Internal, "unknown command");
 }
 
-std::shared_ptr<snapshot::Job> DaemonService::new_job(const std::string& kind) {
-  return board_.start_job(fmt::format("{}-{}", kind, next_job_.fetch_add(1)), kind);
-}
-
 // A job is off the board when its last owner has let go of it: before its command is answered, unless part of
 // it goes on in the background.
 std::string DaemonService::snapshot(api::SnapshotRequest request, api::Done<api::SnapshotResult> done) {
-  auto job = new_job("snapshot");
+  auto job = board_.start_job("snapshot");
   std::string id = job->id();
   ask<api::SnapshotResult>("vm.snapshot", std::move(done),
                            [this, job = std::move(job), request = std::move(request)]() mutable {
@@ -130,7 +133,7 @@ void DaemonService::resize_disk(api::ResizeDiskRequest request, api::Done<void> 
 void DaemonService::restore(api::RestoreRequest request, api::PassedFds fds, api::Done<void> done) {
   auto passed = std::make_shared<api::PassedFds>(std::move(fds));
   ask<void>("vm.restore", std::move(done),
-            [this, job = new_job("restore"), request = std::move(request), passed]() mutable {
+            [this, job = board_.start_job("restore"), request = std::move(request), passed]() mutable {
               return control_.restore(request, std::exchange(*passed, {}), std::move(job));
             });
 }

@@ -42,14 +42,12 @@ class DaemonService final : public api::Service {
   /// Queues a user's command for the VM thread, unless too many wait already. Logs what became of it.
   template <class T>
   void ask(std::string_view name, api::Done<T> done, std::function<Result<T>()> run);
-  Status run(api::Command command);
-  std::shared_ptr<snapshot::Job> new_job(const std::string& kind);
+  Status run(api::Command command, snapshot::Job* job);
 
   StatusBoard board_;
   api::EventBus& events_;
   std::function<void(bool failed)> request_exit_;
   std::atomic<bool> exiting_ = false;
-  std::atomic<unsigned> next_job_ = 1;
   std::atomic<unsigned> waiting_ = 0;  // commands, the one that runs included
   CommandQueue queue_;
   VmControl control_;

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include <fmt/format.h>
+
 namespace vmmd::control {
 
 void StatusBoard::publish(std::shared_ptr<const api::VmInfo> info) {
@@ -14,14 +16,15 @@ void StatusBoard::set_machine(const vm::Machine* machine) {
   machine_ = machine;
 }
 
-std::shared_ptr<snapshot::Job> StatusBoard::start_job(std::string id, std::string kind) {
+std::shared_ptr<snapshot::Job> StatusBoard::start_job(const std::string& kind) {
+  const std::lock_guard lock(mutex_);
   // NOLINTNEXTLINE(cppcoreguidelines-owning-memory): the deleter owns it
-  std::shared_ptr<snapshot::Job> job(new snapshot::Job(std::move(id), std::move(kind)),
+  std::shared_ptr<snapshot::Job> job(new snapshot::Job(fmt::format("{}-{}", kind, next_job_++), kind),
                                      [this](snapshot::Job* ended) {
                                        const std::unique_ptr<snapshot::Job> owned(ended);
                                        take_off(ended->id());
                                      });
-  const std::lock_guard lock(mutex_);
+  if (closed_) job->cancel();
   jobs_[job->id()].job = job;
   return job;
 }
@@ -62,6 +65,10 @@ std::vector<std::shared_ptr<snapshot::Job>> StatusBoard::jobs() const {
 }
 
 void StatusBoard::cancel_all_jobs() {
+  {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+  }
   for (const auto& job : jobs()) job->cancel();
 }
 

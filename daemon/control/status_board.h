@@ -23,11 +23,13 @@ class StatusBoard {
   /// By the VM thread: which machine to ask for counters; nullptr before it is destroyed.
   void set_machine(const vm::Machine* machine);
 
-  /// A new job, on the board for as long as somebody owns it. The board outlives it.
-  [[nodiscard]] std::shared_ptr<snapshot::Job> start_job(std::string id, std::string kind);
+  /// A new job, named by kind and number, on the board for as long as somebody owns it. The board outlives
+  /// it.
+  [[nodiscard]] std::shared_ptr<snapshot::Job> start_job(const std::string& kind);
   /// Cancels it. False if there is none of that name; else `ended` is called once it is off the board, on the
   /// thread that let go of it.
   bool cancel_job(const std::string& id, std::function<void()> ended);
+  /// At the end of the daemon: a job that is started later is cancelled from its beginning.
   void cancel_all_jobs();
 
   [[nodiscard]] Result<std::shared_ptr<const api::VmInfo>> info() const;
@@ -44,6 +46,8 @@ class StatusBoard {
   mutable std::mutex mutex_;
   std::shared_ptr<const api::VmInfo> info_;
   std::map<std::string, Entry> jobs_;
+  unsigned next_job_ = 1;
+  bool closed_ = false;
   mutable std::mutex machine_mutex_;  // apart: counters() holds it while it asks the devices
   const vm::Machine* machine_ = nullptr;
 };

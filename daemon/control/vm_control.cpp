@@ -120,17 +120,18 @@ Status VmControl::create(api::VmConfig config, api::PassedFds fds) {
   return {};
 }
 
-Status VmControl::boot() {
+Status VmControl::boot(snapshot::Job& job) {
   VMMD_TRY(vm::check_action(Action::Boot, state_));
+  VMMD_TRY(job.check());
   announce(events_, "vm", "booting");
-  VMMD_TRY(start_machine());
+  VMMD_TRY(start_machine(job));
   publish(VmState::Running);
   announce(events_, "vm", "booted");
   return {};
 }
 
 // A new machine from config_, its kernel loaded, running. On error there is none.
-Status VmControl::start_machine() {
+Status VmControl::start_machine(snapshot::Job& job) {
   VMMD_ASSIGN(const auto kvm, this->kvm());
   // Gone if a device of the machine before did not come to an end.
   if (!host_) {
@@ -138,6 +139,10 @@ Status VmControl::start_machine() {
   }
   VMMD_ASSIGN(const auto layout, memory::ram_layout(config_.memory.size, config_.cpus.max_phys_bits));
   VMMD_ASSIGN(memory::GuestRam ram, memory::GuestRam::allocate(config_.memory, layout));
+  if (config_.memory.prefault) {
+    report_progress(job);
+    VMMD_TRY(snapshot::prefault(ram, job));
+  }
   auto signals = std::make_unique<GuestSignals>(*this, ++generation_);
   VMMD_ASSIGN(auto machine, vm::Machine::create(kvm, config_, std::move(ram), *host_, *signals));
   VMMD_TRY(machine->boot(config_));
@@ -210,11 +215,12 @@ Status VmControl::shutdown() {
   return {};
 }
 
-Status VmControl::reboot() {
+Status VmControl::reboot(snapshot::Job& job) {
   VMMD_TRY(vm::check_action(Action::Reboot, state_));
+  VMMD_TRY(job.check());
   announce(events_, "vm", "rebooting");
   drop_machine();
-  if (auto started = start_machine(); !started) {
+  if (auto started = start_machine(job); !started) {
     // The old machine is gone: say so, rather than pretend.
     publish(VmState::Shutdown);
     announce(events_, "vm", "shutdown");
@@ -425,7 +431,7 @@ void VmControl::on_guest_reset(std::uint64_t generation) {
   if (generation != generation_ || !machine_) return;
   announce(events_, "guest", "reset");
   const bool was_paused = state_ == VmState::Paused;  // between the guest's request and now
-  Status status = reboot();
+  Status status = reboot(*board_.start_job("reboot"));
   if (status && was_paused) status = pause();
   if (!status) log_error("reset by the guest: {}", status.error().to_string());
 }

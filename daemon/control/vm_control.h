@@ -49,11 +49,11 @@ class VmControl {
 
   /// `fds` are for api::fd_places(), here and in restore(); the VM has them until it is removed.
   Status create(api::VmConfig config, api::PassedFds fds);
-  Status boot();
+  Status boot(snapshot::Job& job);
   Status pause();
   Status resume();
   Status shutdown();
-  Status reboot();
+  Status reboot(snapshot::Job& job);
   Status remove();
   Status power_button();
   Status nmi();
@@ -70,7 +70,7 @@ class VmControl {
  private:
   class GuestSignals;
   Result<std::shared_ptr<const kvm::Kvm>> kvm();
-  Status start_machine();
+  Status start_machine(snapshot::Job& job);
   Result<snapshot::OpenSnapshot> load_snapshot(const api::RestoreRequest& request, api::PassedFds fds,
                                                snapshot::Job& job);
   Status write_back(const api::SnapshotRequest& request, snapshot::Job& job);

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <utility>
@@ -58,12 +59,12 @@ Result<GuestRam> GuestRam::allocate(const api::MemoryConfig& config, const std::
     GuestRam ram(layout, Backing::SharedMemory, std::move(file));
     if (config.hugepages) ram.huge_page_size_ = config.hugepage_size.value_or(kDefaultHugepage);
     VMMD_TRY(ram.map(MAP_SHARED | reserve));
-    VMMD_TRY(ram.advise(config));
+    ram.advise(config);
     return ram;
   }
   GuestRam ram(layout, Backing::Anonymous, UniqueFd());
   VMMD_TRY(ram.map(MAP_PRIVATE | MAP_ANONYMOUS | reserve));
-  VMMD_TRY(ram.advise(config));
+  ram.advise(config);
   return ram;
 }
 
@@ -71,7 +72,7 @@ Result<GuestRam> GuestRam::copy_on_write(UniqueFd file, const std::vector<RamRan
                                          const api::MemoryConfig& config) {
   GuestRam ram(layout, Backing::PrivateFile, std::move(file));
   VMMD_TRY(ram.map(MAP_PRIVATE | (config.reserve ? 0 : MAP_NORESERVE)));
-  VMMD_TRY(ram.advise(config));
+  ram.advise(config);
   return ram;
 }
 
@@ -79,7 +80,7 @@ Result<GuestRam> GuestRam::live_file(UniqueFd file, const std::vector<RamRange>&
                                      const api::MemoryConfig& config) {
   GuestRam ram(layout, Backing::File, std::move(file));
   VMMD_TRY(ram.map(MAP_SHARED | (config.reserve ? 0 : MAP_NORESERVE)));
-  VMMD_TRY(ram.advise(config));
+  ram.advise(config);
   return ram;
 }
 
@@ -104,21 +105,34 @@ Status GuestRam::map(int flags) {
   return {};
 }
 
-Status GuestRam::advise(const api::MemoryConfig& config) const {
+void GuestRam::advise(const api::MemoryConfig& config) const {
   for (const Mapping& mapping : mappings_) {
-    // Advice that the kernel was built without is not worth a refusal; only prefaulting is a promise.
+    // Advice that the kernel was built without is not worth a refusal.
     ::madvise(mapping.data(), mapping.size(), MADV_DONTDUMP);
     if (config.thp && backing_ == Backing::Anonymous)
       ::madvise(mapping.data(), mapping.size(), MADV_HUGEPAGE);
     if (config.mergeable) ::madvise(mapping.data(), mapping.size(), MADV_MERGEABLE);
-    if (config.prefault && ::madvise(mapping.data(), mapping.size(), MADV_POPULATE_WRITE) != 0) {
-      if (errno == EFAULT || errno == ENOMEM) {
-        return fail(ErrorCode::BadRequest,
-                    "the host has not {} bytes for guest RAM to prefault: its memory, or the filesystem of "
-                    "memory.file, is full",
-                    mapping.size());
+  }
+}
+
+Status GuestRam::prefault(const std::function<bool(std::uint64_t bytes)>& go_on) const {
+  const int advice = backing_ == Backing::PrivateFile ? MADV_POPULATE_READ : MADV_POPULATE_WRITE;
+  // A piece takes 150 ms where the host is slowest: so soon a cancel is heard.
+  const std::uint64_t piece = std::max(std::uint64_t{16} << 20, huge_page_size_);
+  for (const Mapping& mapping : mappings_) {
+    for (std::uint64_t at = 0; at < mapping.size(); at += piece) {
+      const std::uint64_t bytes = std::min(piece, mapping.size() - at);
+      if (::madvise(mapping.data() + at, bytes, advice) != 0) {
+        if (errno == EFAULT || errno == ENOMEM) {
+          return fail(ErrorCode::BadRequest,
+                      "the host has not {} bytes for guest RAM to prefault: its memory, or the filesystem of "
+                      "memory.file, is full",
+                      mapping.size());
+        }
+        return fail_errno(ErrorCode::Internal, errno, "cannot prefault {} bytes of guest RAM",
+                          mapping.size());
       }
-      return fail_errno(ErrorCode::Internal, errno, "cannot prefault {} bytes of guest RAM", mapping.size());
+      if (!go_on(bytes)) return fail(ErrorCode::Conflict, "cancelled while guest RAM was being prefaulted");
     }
   }
   return {};

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,7 +41,7 @@ enum class Backing : std::uint8_t {
 };
 
 /// Guest RAM: one mapping per range of the layout. Costs a few microseconds whatever its size, because
-/// nothing is touched (unless `prefault` asks for it).
+/// nothing is touched before prefault().
 class GuestRam {
  public:
   /// Fresh RAM as the configuration asks for. `memory.file` is created (0600) or kept with what it holds,
@@ -55,6 +56,11 @@ class GuestRam {
   /// RAM that lives in `file`, which is as long as the layout says: what the guest writes, the file holds.
   static Result<GuestRam> live_file(UniqueFd file, const std::vector<RamRange>& layout,
                                     const api::MemoryConfig& config);
+
+  /// Makes every page be there before the guest runs, as `prefault` asks. Pages that are copied when the
+  /// guest first changes them are read, and stay shared until then. `go_on` is told after every few MiB how
+  /// many bytes came, and says whether to: a Conflict if not. BadRequest if the host has not as many.
+  [[nodiscard]] Status prefault(const std::function<bool(std::uint64_t bytes)>& go_on) const;
 
   /// Replaces the shared mapping of `file` by a private one of the same content at the same addresses, so
   /// that writes no longer reach it. For RAM whose file became a snapshot's memory.bin. vCPUs and workers are
@@ -83,7 +89,7 @@ class GuestRam {
   GuestRam(std::vector<RamRange> layout, Backing backing, UniqueFd file)
       : layout_(std::move(layout)), backing_(backing), file_(std::move(file)) {}
   Status map(int flags);
-  Status advise(const api::MemoryConfig& config) const;
+  void advise(const api::MemoryConfig& config) const;
 
   std::vector<RamRange> layout_;
   Backing backing_;

@@ -102,9 +102,7 @@ Result<memory::GuestRam> copy_ram(const RestorePlan& plan, Job& job) {
   return ram;
 }
 
-}  // namespace
-
-Result<memory::GuestRam> restore_ram(RestorePlan& plan, Job& job) {
+Result<memory::GuestRam> map_ram(const RestorePlan& plan, Job& job) {
   if (plan.request.memory_mode == MemoryMode::Copy) return copy_ram(plan, job);
   if (plan.request.verify == api::RestoreRequest::Verify::Full) VMMD_TRY(verify_all(plan.snapshot, job));
   // What is compared behind the VM's back had better be readable now.
@@ -114,6 +112,25 @@ Result<memory::GuestRam> restore_ram(RestorePlan& plan, Job& job) {
     return memory::GuestRam::live_file(std::move(file), plan.layout, plan.config.memory);
   }
   return memory::GuestRam::copy_on_write(std::move(file), plan.layout, plan.config.memory);
+}
+
+}  // namespace
+
+Status prefault(const memory::GuestRam& ram, Job& job) {
+  job.enter_phase("prefault");
+  job.set_progress(0, ram.size());
+  Status status = ram.prefault([&job](std::uint64_t bytes) {
+    job.add_done(bytes);
+    return !job.cancelled();
+  });
+  VMMD_TRY(job.check());
+  return status;
+}
+
+Result<memory::GuestRam> restore_ram(RestorePlan& plan, Job& job) {
+  VMMD_ASSIGN(memory::GuestRam ram, map_ram(plan, job));
+  if (plan.request.prefault || plan.config.memory.prefault) VMMD_TRY(prefault(ram, job));
+  return ram;
 }
 
 Status restore_machine(RestorePlan& plan, vm::Machine& machine, std::vector<std::string>& fresh) {

@@ -30,7 +30,11 @@ struct RestorePlan {
 /// `kvm` knew before.
 Result<RestorePlan> plan_restore(const api::RestoreRequest& request, const kvm::Kvm& kvm);
 
-/// RAM for the plan: mapped copy-on-write (no copy, no time), read into fresh memory, or memory.bin itself.
+/// Makes all of RAM be there, as part of `job`: with its progress, until it is cancelled.
+Status prefault(const memory::GuestRam& ram, Job& job);
+
+/// RAM for the plan: mapped copy-on-write (no copy, no time), read into fresh memory, or memory.bin itself;
+/// all there already, if the request or the configuration asks for prefault.
 Result<memory::GuestRam> restore_ram(RestorePlan& plan, Job& job);
 
 /// Puts the units' state into a machine that was created from plan.config: paused, ready to resume. Names of

@@ -44,7 +44,7 @@ TEST_CASE("the VM is gone from the board once nothing is published") {
 TEST_CASE("running jobs are part of info, with their progress") {
   StatusBoard board;
   board.publish(running_vm());
-  const auto job = board.start_job("snapshot-7", "snapshot");
+  const auto job = board.start_job("snapshot");
   job->enter_phase("memory");
   job->set_total(1000);
   job->add_done(250);
@@ -53,7 +53,7 @@ TEST_CASE("running jobs are part of info, with their progress") {
   CHECK((*info)->memory_actual_size == 0x1234'5000);
   REQUIRE((*info)->jobs.size() == 1);
   const api::JobStatus& status = (*info)->jobs.front();
-  CHECK(status.id == "snapshot-7");
+  CHECK(status.id == "snapshot-1");
   CHECK(status.kind == "snapshot");
   CHECK(status.phase == "memory");
   CHECK(status.bytes_done == 250);
@@ -64,7 +64,7 @@ TEST_CASE("running jobs are part of info, with their progress") {
 TEST_CASE("a job is gone from info once its last owner lets go of it") {
   StatusBoard board;
   board.publish(running_vm());
-  auto job = board.start_job("snapshot-1", "snapshot");
+  auto job = board.start_job("snapshot");
   auto another_owner = job;
   job.reset();
   CHECK((*board.info())->jobs.size() == 1);
@@ -75,7 +75,7 @@ TEST_CASE("a job is gone from info once its last owner lets go of it") {
 
 TEST_CASE("who cancels a job is told when it has ended, not before") {
   StatusBoard board;
-  auto job = board.start_job("snapshot-1", "snapshot");
+  auto job = board.start_job("snapshot");
   int told = 0;
   CHECK(board.cancel_job("snapshot-1", [&told] { told += 1; }));
   CHECK(board.cancel_job("snapshot-1", [&told] { told += 10; }));
@@ -94,11 +94,23 @@ TEST_CASE("there is no cancelling a job that never was") {
 
 TEST_CASE("cancelling all jobs reaches each of them") {
   StatusBoard board;
-  const auto one = board.start_job("snapshot-1", "snapshot");
-  const auto two = board.start_job("restore-2", "restore");
+  const auto one = board.start_job("snapshot");
+  const auto two = board.start_job("restore");
   board.cancel_all_jobs();
   CHECK(one->cancelled());
   CHECK(two->cancelled());
+  SUBCASE("and those that come later") {
+    CHECK(board.start_job("boot")->cancelled());
+  }
+}
+
+TEST_CASE("jobs are named by their kind and a number of their own") {
+  StatusBoard board;
+  const auto one = board.start_job("snapshot");
+  const auto two = board.start_job("restore");
+  CHECK(one->id() == "snapshot-1");
+  CHECK(two->id() == "restore-2");
+  CHECK_FALSE(two->cancelled());
 }
 
 TEST_CASE("a cancelled job's check is an error that names it") {

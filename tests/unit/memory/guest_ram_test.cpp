@@ -123,19 +123,6 @@ TEST_CASE("64 GiB of RAM map at once and take no memory until they are touched")
   }
 }
 
-TEST_CASE("prefaulted RAM is all there before the guest runs") {
-  api::MemoryConfig config = config_of();
-  config.prefault = true;
-  SUBCASE("anonymous") {}
-  SUBCASE("shared") {
-    config.shared = true;
-  }
-  const GuestRam ram = make(config);
-  for (const auto& region : ram.regions()) {
-    CHECK(testing::resident_pages(region.host, region.size) == region.size / memory::kPageSize);
-  }
-}
-
 TEST_CASE("shared RAM is a memfd, flat in the order of the ranges") {
   api::MemoryConfig config = config_of();
   config.shared = true;
