@@ -186,6 +186,7 @@ Status Machine::boot(const api::VmConfig& config) {
 Status Machine::set_boot_state(const api::VmConfig& config) {
   x86::CpuModel model = cpu_model(config.cpus, *kvm_);
   if (const std::uint32_t khz = vcpus_.front()->fd().tsc_khz(); khz != 0) model.tsc_khz = khz;
+  model.hardware_kvm = x86::kvm_uses_hardware(kvm_->supported_cpuid());
   VMMD_ASSIGN(const auto cpuid, x86::CpuidTemplate::build(kvm_->supported_cpuid(), model));
   const std::vector<kvm_msr_entry> msrs = x86::boot_msrs();
   for (const auto& vcpu : vcpus_) {

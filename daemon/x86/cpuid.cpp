@@ -1,6 +1,7 @@
 #include "daemon/x86/cpuid.h"
 
 #include <cpuid.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -138,12 +139,8 @@ void set_features(Table& table) {
 /// vCPUs that meet one vmcall at the same time were seen to go round in it for ever, the rest of the guest
 /// waiting for their interrupts. So there no hypercall is offered that vCPUs make side by side.
 void hide_hypercalls(Table& table) {
-  const auto* one = table.find(1);
-  const auto* extended = table.find(0x8000'0001);
-  const bool vmx = one != nullptr && (one->ecx & bit(5)) != 0;
-  const bool svm = extended != nullptr && (extended->ecx & bit(2)) != 0;
   auto* features = table.find(kHypervisorBase + 1);
-  if (vmx || svm || features == nullptr) return;
+  if (features == nullptr) return;
   features->eax &=
       ~(bit(KVM_FEATURE_PV_UNHALT) | bit(KVM_FEATURE_PV_SEND_IPI) | bit(KVM_FEATURE_PV_SCHED_YIELD));
 }
@@ -191,7 +188,7 @@ Result<CpuidTemplate> CpuidTemplate::build(std::span<const kvm_cpuid_entry2> sup
   Table table(supported);
   hide_pmu(table);
   hide_host_only(table);
-  hide_hypercalls(table);
+  if (!model.hardware_kvm) hide_hypercalls(table);
   if (!model.nested) hide_nested(table);
   if (!model.amx) hide_amx(table);
   set_features(table);
@@ -211,6 +208,17 @@ std::vector<kvm_cpuid_entry2> CpuidTemplate::for_vcpu(unsigned vcpu) const {
   std::vector<kvm_cpuid_entry2> entries = base_;
   set_apic_id(entries, model_, vcpu);
   return entries;
+}
+
+bool kvm_uses_hardware(std::span<const kvm_cpuid_entry2> supported, const std::string& modules) {
+  Table table(supported);
+  const auto* one = table.find(1);
+  if (one != nullptr && (one->ecx & bit(5)) != 0) return true;  // VMX
+  const auto* extended = table.find(0x8000'0001);
+  if (extended != nullptr && (extended->ecx & bit(2)) != 0) return true;  // SVM
+  // With nested=0 neither is offered to guests.
+  return ::access((modules + "/kvm_intel").c_str(), F_OK) == 0 ||
+         ::access((modules + "/kvm_amd").c_str(), F_OK) == 0;
 }
 
 CpuVendor cpu_vendor(std::span<const kvm_cpuid_entry2> cpuid) {

@@ -29,6 +29,7 @@ struct CpuModel {
   unsigned max_phys_bits = 46;                // physical address bits; the host's if those are fewer
   std::optional<std::uint32_t> tsc_khz = {};  // KVM_GET_TSC_KHZ: told to the guest in leaf 0x4000'0010
   bool nested = true;                         // VMX or SVM, where KVM offers it
+  bool hardware_kvm = true;                   // see kvm_uses_hardware()
   bool amx = false;                           // needs a permission that the process must ask for first
   std::optional<std::string> brand = {};      // leaves 0x8000'0002..4: see host_cpu_brand()
 };
@@ -56,6 +57,11 @@ class CpuidTemplate {
   CpuModel model_;
   std::vector<kvm_cpuid_entry2> base_;
 };
+
+/// Does KVM run guests by VT-x or SVM? Else ring 0 may be emulated in software. `supported` is
+/// KVM_GET_SUPPORTED_CPUID's answer, `modules` where the kernel lists its modules, built-in ones included.
+[[nodiscard]] bool kvm_uses_hardware(std::span<const kvm_cpuid_entry2> supported,
+                                     const std::string& modules = "/sys/module");
 
 enum class CpuVendor { Intel, Amd, Other };
 /// From leaf 0. Hygon counts as Amd: it has the same leaves.

@@ -2,9 +2,11 @@
 
 #include <array>
 #include <cstring>
+#include <filesystem>
 
 #include <doctest/doctest.h>
 
+#include "tests/unit/support/temp_dir.h"
 #include "tests/unit/x86/cpuid_fixture.h"
 
 using namespace vmmd;
@@ -104,16 +106,36 @@ TEST_CASE("KVM's leaves stay as they are, and the TSC's frequency is added when 
 
 TEST_CASE("hypercalls between vCPUs are offered only where the CPU virtualizes") {
   constexpr std::uint32_t kAll = ~0U;
-  const auto offered = [](std::uint32_t leaf1_ecx, std::uint32_t extended_ecx) {
-    const std::vector<kvm_cpuid_entry2> host{leaf(1, 0, 0, 0, leaf1_ecx, 0),
-                                             leaf(0x4000'0001, 0, kAll, 0, 0, 0),
-                                             leaf(0x8000'0001, 0, 0, 0, extended_ecx, 0)};
-    return find(built(host, {}), 0x4000'0001).eax;
-  };
-  CHECK(offered(1U << 5, 0) == kAll);  // VMX
-  CHECK(offered(0, 1U << 2) == kAll);  // SVM
-  CHECK(offered(0, 0) ==
+  const std::vector<kvm_cpuid_entry2> host{leaf(1, 0, 0, 0, 0, 0), leaf(0x4000'0001, 0, kAll, 0, 0, 0)};
+  CHECK(find(built(host, {.hardware_kvm = true}), 0x4000'0001).eax == kAll);
+  CHECK(find(built(host, {.hardware_kvm = false}), 0x4000'0001).eax ==
         (kAll & ~(1U << 7 | 1U << 11 | 1U << 13)));  // PV_UNHALT, PV_SEND_IPI, PV_SCHED_YIELD
+}
+
+TEST_CASE("a KVM that offers VMX or SVM, or has a module for them, runs guests by hardware") {
+  const testing::TempDir modules;
+  std::filesystem::create_directory(modules / "kvm");
+  const auto uses = [&](std::uint32_t leaf1_ecx, std::uint32_t extended_ecx) {
+    const std::vector<kvm_cpuid_entry2> host{leaf(1, 0, 0, 0, leaf1_ecx, 0),
+                                             leaf(0x8000'0001, 0, 0, 0, extended_ecx, 0)};
+    return kvm_uses_hardware(host, modules / ".");
+  };
+  CHECK_FALSE(uses(0, 0));
+  CHECK_FALSE(kvm_uses_hardware({}, modules / "."));
+  CHECK(uses(1U << 5, 0));
+  CHECK(uses(0, 1U << 2));
+  SUBCASE("VMX, not offered to guests") {
+    std::filesystem::create_directory(modules / "kvm_intel");
+    CHECK(uses(0, 0));
+  }
+  SUBCASE("SVM, not offered to guests") {
+    std::filesystem::create_directory(modules / "kvm_amd");
+    CHECK(uses(0, 0));
+  }
+  SUBCASE("another module") {
+    std::filesystem::create_directory(modules / "kvm_pvm");
+    CHECK_FALSE(uses(0, 0));
+  }
 }
 
 TEST_CASE("the brand string fills three leaves and ends with a zero") {
