@@ -1,5 +1,6 @@
 #include "api/validate.h"
 
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -48,6 +49,13 @@ void check_topology(const CpusConfig& cpus, Findings& findings) {
   }
 }
 
+// Of the CPUs that the host has.
+bool may_run_on(unsigned cpu) {
+  cpu_set_t allowed;
+  if (cpu >= CPU_SETSIZE || ::sched_getaffinity(0, sizeof allowed, &allowed) != 0) return true;
+  return CPU_ISSET(cpu, &allowed);
+}
+
 void check_affinity(const CpusConfig& cpus, Findings& findings) {
   if (cpus.affinity.empty()) return;  // counting the host's CPUs means reading a file of sysfs
   const auto host_cpus = static_cast<std::uint64_t>(std::max(1L, ::sysconf(_SC_NPROCESSORS_CONF)));
@@ -66,10 +74,18 @@ void check_affinity(const CpusConfig& cpus, Findings& findings) {
       findings.add(ErrorCode::BadRequest, pointer + "/host_cpus", "the list is empty");
     }
     for (const unsigned cpu : affinity.host_cpus) {
-      if (cpu < host_cpus) continue;
-      findings.add(ErrorCode::BadRequest, pointer + "/host_cpus", "there is no CPU {}: the host has {}", cpu,
-                   host_cpus);
-      break;
+      if (cpu >= host_cpus) {
+        findings.add(ErrorCode::BadRequest, pointer + "/host_cpus", "there is no CPU {}: the host has {}",
+                     cpu, host_cpus);
+        break;
+      }
+      if (!may_run_on(cpu)) {
+        findings.add(ErrorCode::BadRequest, pointer + "/host_cpus",
+                     "vmmd may not run on CPU {}: it is offline, or vmmd was started with others only "
+                     "(taskset, systemd's CPUAffinity, a cpuset)",
+                     cpu);
+        break;
+      }
     }
   }
 }

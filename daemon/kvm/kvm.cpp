@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <string_view>
 
 #include <fmt/format.h>
@@ -85,23 +86,24 @@ int Kvm::check(int capability) const {
   return value < 0 ? 0 : value;
 }
 
-Result<std::shared_ptr<const Kvm>> Kvm::open() {
+Result<std::shared_ptr<const Kvm>> Kvm::open(const std::string& path) {
   std::shared_ptr<Kvm> kvm(new Kvm);
-  auto fd = open_file("/dev/kvm", O_RDWR);
+  auto fd = open_file(path, O_RDWR);
   if (!fd) {
-    return wrap(
-        std::move(fd).error(),
-        "KVM is not available: load kvm_intel or kvm_amd, and let this user open /dev/kvm (group kvm)");
+    return wrap(std::move(fd).error(),
+                "KVM is not available: load kvm_intel or kvm_amd, and let this user open {} (group kvm)",
+                path);
   }
   kvm->fd_ = std::move(*fd);
-  VMMD_TRY(kvm->probe());
+  VMMD_TRY(kvm->probe(path));
   return std::shared_ptr<const Kvm>(std::move(kvm));
 }
 
-Status Kvm::probe() {
+Status Kvm::probe(const std::string& path) {
   const int version = ::ioctl(fd_.get(), KVM_GET_API_VERSION, 0);
+  if (version < 0) return fail(ErrorCode::NotSupported, "{} is not KVM: {}", path, std::strerror(errno));
   if (version != KVM_API_VERSION) {
-    return fail(ErrorCode::NotSupported, "/dev/kvm speaks API version {}, vmmd needs {}", version,
+    return fail(ErrorCode::NotSupported, "{} speaks API version {}, vmmd needs {}", path, version,
                 KVM_API_VERSION);
   }
   std::string missing;

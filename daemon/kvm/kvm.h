@@ -20,7 +20,7 @@ int retrying_ioctl(int fd, unsigned long request, void* argument);
 class Kvm {
  public:
   /// Costs about 0.3 ms, most of it KVM_GET_SUPPORTED_CPUID, which is asked once and kept.
-  static Result<std::shared_ptr<const Kvm>> open();
+  static Result<std::shared_ptr<const Kvm>> open(const std::string& path = "/dev/kvm");
 
   [[nodiscard]] int fd() const { return fd_.get(); }
   /// The value of a KVM_CAP_*: 0 where it is missing.
@@ -35,7 +35,7 @@ class Kvm {
 
  private:
   Kvm() = default;
-  Status probe();
+  Status probe(const std::string& path);
 
   UniqueFd fd_;
   std::size_t run_size_ = 0;

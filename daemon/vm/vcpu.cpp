@@ -12,6 +12,7 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "base/signals.h"
 #include "daemon/kvm/vcpu_check.h"
@@ -84,11 +85,23 @@ Status Vcpu::inject_nmi() const {
 }
 
 Status Vcpu::start(const std::vector<unsigned>& host_cpus) {
-  if (thread_.joinable()) return {};  // another vCPU's thread could not be started the last time
-  install_kick_handler();
+  // There already if another vCPU's thread could not be started the last time.
+  if (!thread_.joinable()) VMMD_TRY(start_thread());
+  if (host_cpus.empty()) return {};
+  cpu_set_t set;
+  CPU_ZERO(&set);
   for (const unsigned cpu : host_cpus) {
     if (cpu >= CPU_SETSIZE) return fail(ErrorCode::BadRequest, "host CPU {} does not exist", cpu);
+    CPU_SET(cpu, &set);
   }
+  const int error = pthread_setaffinity_np(thread_.native_handle(), sizeof set, &set);
+  if (error == 0) return {};
+  return fail_errno(ErrorCode::BadRequest, error, "{} cannot run on the host's CPUs {}", name_,
+                    fmt::join(host_cpus, ", "));
+}
+
+Status Vcpu::start_thread() {
+  install_kick_handler();
   // The new thread inherits a mask that blocks everything but the kick: signals are the API thread's
   // business.
   sigset_t mask = all_but_faults();
@@ -97,7 +110,8 @@ Status Vcpu::start(const std::vector<unsigned>& host_cpus) {
   pthread_sigmask(SIG_SETMASK, &mask, &before);
   Status status;
   try {
-    thread_ = std::thread([this, host_cpus] { thread_main(host_cpus); });
+    thread_ = std::thread([this] { thread_main(); });
+    pthread_setname_np(thread_.native_handle(), name_.c_str());
   } catch (const std::system_error& error) {
     status =
         fail_errno(ErrorCode::Internal, error.code().value(), "cannot start the thread of {}", unit_name());
@@ -165,14 +179,7 @@ void Vcpu::unpark() {
   changed_.notify_all();
 }
 
-void Vcpu::thread_main(const std::vector<unsigned>& host_cpus) {
-  pthread_setname_np(pthread_self(), name_.c_str());
-  if (!host_cpus.empty()) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    for (const unsigned cpu : host_cpus) CPU_SET(cpu, &set);
-    sched_setaffinity(0, sizeof set, &set);  // validated with the configuration
-  }
+void Vcpu::thread_main() {
   while (true) {
     {
       std::unique_lock lock(mutex_);

@@ -54,7 +54,7 @@ class Vcpu final : public devices::StateUnit {
   Vcpu(const Vcpu&) = delete;
   Vcpu& operator=(const Vcpu&) = delete;
 
-  /// Starts the thread, parked. `host_cpus`: where it may run; empty = anywhere.
+  /// Starts the thread, parked. `host_cpus`: where it may run; empty = anywhere. BadRequest if it may not.
   Status start(const std::vector<unsigned>& host_cpus);
   /// This vCPU takes a PIC's interrupts. Before start(); `ext_int` outlives the vCPU.
   void connect(ExtInt& ext_int);
@@ -90,7 +90,8 @@ class Vcpu final : public devices::StateUnit {
 
  private:
   enum class Wish : std::uint8_t { Park, Run, Stop };
-  void thread_main(const std::vector<unsigned>& host_cpus);
+  void thread_main();
+  Status start_thread();
   void run_until_kicked();
   [[nodiscard]] std::optional<VcpuStop> dispatch();
   [[nodiscard]] std::optional<VcpuStop> after_waking(unsigned& in_vain) const;

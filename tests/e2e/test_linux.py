@@ -166,14 +166,6 @@ def test_the_rtc_shows_the_time_of_day(guest):
     assert abs(guest_time - time.time()) < 10
 
 
-def test_info_answers_at_once_while_linux_is_snapshotted(start, booted, tmp_path):
-    daemon = start()
-    daemon.restore(booted(), resume=False)
-    daemon.snapshot(tmp_path / "snap")
-    assert daemon.state() == "Paused"
-    assert daemon.get("vmm.ping")["pid"] == daemon.process.pid
-
-
 def test_restore_names_what_does_not_match(start, booted):
     daemon = start()
     status, body = daemon.raw("PUT", "vm.restore", {

@@ -1,5 +1,6 @@
 // How guests end, and how machines do.
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -154,6 +155,27 @@ TEST_CASE("a boot that fails leaves no descriptor and no thread") {
       vm.config().payload.initramfs = "/nonexistent/initramfs";
     }
     CHECK_FALSE(vm.machine().boot(vm.config()));
+  }
+  check_nothing_left(before);
+}
+
+TEST_CASE("a vCPU that cannot run where it shall does not run elsewhere, however often it is asked to") {
+  static_cast<void>(host_kvm());
+  const Resources before;
+  {
+    TestVm vm({"tick", "", 2});
+    const auto no_such_cpu = static_cast<unsigned>(::sysconf(_SC_NPROCESSORS_CONF));
+    REQUIRE(no_such_cpu < CPU_SETSIZE);
+    vm.config().cpus.affinity = {{1, {no_such_cpu}}};
+    REQUIRE(vm.create());
+    REQUIRE(vm.machine().boot(vm.config()));
+    for (int i = 0; i < 2; ++i) {
+      const Status status = vm.machine().resume();
+      REQUIRE_FALSE(status);
+      CHECK(status.error().code == ErrorCode::BadRequest);
+      contains(status.error().to_string(),
+               "vcpu1 cannot run on the host's CPUs " + std::to_string(no_such_cpu));
+    }
   }
   check_nothing_left(before);
 }

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -127,15 +128,19 @@ TEST_CASE("the physical address width is one that a CPU can have") {
 TEST_CASE("affinity names vCPUs and host CPUs that exist") {
   Host host;
   host.config.cpus.boot_vcpus = host.config.cpus.max_vcpus = 2;
-  host.config.cpus.affinity = {{0, {0}}, {1, {0}}};
+  cpu_set_t mine;
+  REQUIRE(::sched_getaffinity(0, sizeof mine, &mine) == 0);
+  unsigned cpu = 0;
+  while (!CPU_ISSET(cpu, &mine)) ++cpu;
+  host.config.cpus.affinity = {{0, {cpu}}, {1, {cpu}}};
   CHECK(host.verdict() == "fine");
-  host.config.cpus.affinity = {{2, {0}}};
+  host.config.cpus.affinity = {{2, {cpu}}};
   CHECK(host.verdict() == "/cpus/affinity/0/vcpu: there is no vCPU 2 of 2");
-  host.config.cpus.affinity = {{1, {0}}, {1, {0}}};
+  host.config.cpus.affinity = {{1, {cpu}}, {1, {cpu}}};
   CHECK(host.verdict() == "/cpus/affinity/1/vcpu: vCPU 1 is named twice");
   host.config.cpus.affinity = {{1, {}}};
   CHECK(host.verdict() == "/cpus/affinity/0/host_cpus: the list is empty");
-  host.config.cpus.affinity = {{1, {0, 65535, 65534}}};
+  host.config.cpus.affinity = {{1, {cpu, 65535, 65534}}};
   CHECK(host.verdict().starts_with("/cpus/affinity/0/host_cpus: there is no CPU 65535: the host has "));
 }
 
