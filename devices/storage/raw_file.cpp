@@ -20,7 +20,7 @@ namespace {
 
 constexpr unsigned kRingEntries = 256;
 constexpr std::size_t kMaxPlainTransfer = std::size_t{1} << 30;  // bytes; a multiple of every sector
-constexpr std::size_t kPiece = std::size_t{4} << 20;  // bytes, rounded up to a buffer
+constexpr std::size_t kPiece = std::size_t{4} << 20;             // bytes, rounded up to a buffer
 
 int fallocate_mode(const DiskRequest& request) {
   const bool punch = request.op == DiskOp::Discard || request.unmap;

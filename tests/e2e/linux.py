@@ -23,6 +23,10 @@ class Linux:
     def cmdline(self, memory, more=""):
         at, length = RESERVED
         words = ["console=ttyS0 slowring0 quiet", f"memmap={length}M${at}M"]
+        if not self.stock:
+            # The clock may jump at a restore, and a loaded host lets a vCPU wait. Linux would take it for a stall and
+            # ask for backtraces by NMI, whose entry (LSL) KVM cannot emulate on every host: it would die of that.
+            words.append("rcupdate.rcu_cpu_stall_suppress=1")
         if memory > 3 << 30:
             # Every struct page costs: of big guests Linux sees 112 MiB below the hole and 16 MiB above it, and the
             # rest is for `phys`. Above 4 GiB it would also set aside bounce buffers.

@@ -24,7 +24,7 @@ TEST_CASE("more commands than may wait are refused, and those that wait are not"
     REQUIRE(answers.size() == 1);
     CHECK(answers[0].starts_with("32 commands wait already"));
     api::RestoreRequest restore;
-    service.restore(restore, answer);
+    service.restore(restore, {}, answer);
     CHECK(answers.size() == 2);
     answers.clear();
     service.start();

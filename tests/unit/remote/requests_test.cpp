@@ -21,9 +21,9 @@ Arguments given(std::initializer_list<std::pair<std::string_view, std::string>> 
   return arguments;
 }
 
-json body_of(const Result<std::string>& body) {
+json body_of(const Result<RequestBody>& body) {
   REQUIRE(body.has_value());
-  return json::parse(*body);
+  return json::parse(body->json);
 }
 
 struct TempFile {
@@ -113,7 +113,7 @@ TEST_CASE("create sends the file as it is") {
   const TempFile file("{ \"payload\": {} }\n");
   const auto body = create_body(given({{"path", file.path}}));
   REQUIRE(body.has_value());
-  CHECK(*body == "{ \"payload\": {} }\n");
+  CHECK(body->json == "{ \"payload\": {} }\n");
 }
 
 TEST_CASE("a configuration larger than the daemon takes is not sent") {
