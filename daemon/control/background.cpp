@@ -57,7 +57,9 @@ void Background::verify(std::shared_ptr<snapshot::Job> job, snapshot::OpenSnapsh
   auto shared = std::make_shared<snapshot::OpenSnapshot>(std::move(snapshot));
   thread_.post([job = std::move(job), shared, verified = std::move(verified)]() mutable {
     if (!job->cancelled()) {
-      const auto report = snapshot::verify_memory(*shared, progress_of(*job), kThreads);
+      auto report = snapshot::verify_memory(*shared, progress_of(*job), kThreads);
+      if (report)
+        report->damaged_layers = snapshot::damaged_layers(*shared, [&job] { return job->cancelled(); });
       if (!job->cancelled()) verified(report);
     }
     shared.reset();  // who waits for the job's end finds nothing open

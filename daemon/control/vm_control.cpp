@@ -375,7 +375,7 @@ void VmControl::on_memory_checked(std::uint64_t generation, const Result<snapsho
     announce(events_, "vm", "restore-not-verified", {{"error", report.error().to_string()}});
     return;
   }
-  if (report->damaged.empty()) {
+  if (report->damaged.empty() && report->damaged_layers.empty()) {
     memory_check_->state = State::Intact;
     publish(state_);
     announce(events_, "vm", "restore-verified", {{"bytes", std::to_string(report->bytes_total)}});
@@ -389,16 +389,20 @@ void VmControl::on_memory_checked(std::uint64_t generation, const Result<snapsho
     memory_check_->damaged.push_back({range.guest_address, range.length});
     ranges += fmt::format("{}{:#x}+{:#x}", ranges.empty() ? "" : ", ", range.guest_address, range.length);
   }
+  const std::string layers = fmt::format("{}", fmt::join(report->damaged_layers, ", "));
   log_error(
-      "the snapshot's memory is damaged in {} places, {} bytes, at guest addresses {}: the VM is paused",
-      report->damaged.size(), memory_check_->damaged_bytes, ranges);
+      "the snapshot is damaged, and the VM is paused: {} places of its memory, {} bytes, at guest addresses "
+      "[{}]; layers of disks [{}]",
+      report->damaged.size(), memory_check_->damaged_bytes, ranges, layers);
   // Before it does harm with what it believes to remember. Whoever knows better can resume it.
   Status paused;
   if (state_ == VmState::Running) paused = pause();
   if (!paused) log_error("vm.pause: {}", paused.error().to_string());
   publish(state_);
   announce(events_, "vm", "restore-damaged",
-           {{"damaged_bytes", std::to_string(memory_check_->damaged_bytes)}, {"ranges", ranges}});
+           {{"damaged_bytes", std::to_string(memory_check_->damaged_bytes)},
+            {"ranges", ranges},
+            {"layers", layers}});
 }
 
 Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreRequest& request,

@@ -75,16 +75,20 @@ Result<UniqueFd> duplicate(const UniqueFd& fd) {
   return copy;
 }
 
-Status verify_all(const OpenSnapshot& snapshot, Job& job) {
+Status verify_layers(const OpenSnapshot& snapshot, Job& job) {
+  const auto layers = damaged_layers(snapshot, [&job] { return job.cancelled(); });
+  VMMD_TRY(job.check());
+  if (layers.empty()) return {};
+  return fail(ErrorCode::BadRequest, "{} is damaged: its digest differs", fmt::join(layers, ", "));
+}
+
+Status verify_ram(const OpenSnapshot& snapshot, Job& job) {
   const auto progress = [&job](std::uint64_t done, std::uint64_t total) {
     job.set_progress(done, total);
     return !job.cancelled();
   };
   VMMD_ASSIGN(const VerifyReport report, verify_memory(snapshot, progress));
   VMMD_TRY(job.check());
-  if (const auto layers = damaged_layers(snapshot); !layers.empty()) {
-    return fail(ErrorCode::BadRequest, "{} is damaged: its digest differs", fmt::join(layers, ", "));
-  }
   if (report.damaged.empty()) return {};
   return fail(ErrorCode::BadRequest,
               "memory.bin is damaged in {} places, first {} bytes at guest address {:#x}",
@@ -103,10 +107,15 @@ Result<memory::GuestRam> copy_ram(const RestorePlan& plan, Job& job) {
 }
 
 Result<memory::GuestRam> map_ram(const RestorePlan& plan, Job& job) {
-  if (plan.request.memory_mode == MemoryMode::Copy) return copy_ram(plan, job);
-  if (plan.request.verify == api::RestoreRequest::Verify::Full) VMMD_TRY(verify_all(plan.snapshot, job));
+  using enum api::RestoreRequest::Verify;
+  const bool copies = plan.request.memory_mode == MemoryMode::Copy;
+  // Lazy: behind the VM's back, unless nothing else is done there.
+  if (plan.request.verify == Full || (plan.request.verify == Lazy && copies))
+    VMMD_TRY(verify_layers(plan.snapshot, job));
+  if (copies) return copy_ram(plan, job);
+  if (plan.request.verify == Full) VMMD_TRY(verify_ram(plan.snapshot, job));
   // What is compared behind the VM's back had better be readable now.
-  if (plan.request.verify == api::RestoreRequest::Verify::Lazy) VMMD_TRY(load_memory_digests(plan.snapshot));
+  if (plan.request.verify == Lazy) VMMD_TRY(load_memory_digests(plan.snapshot));
   VMMD_ASSIGN(UniqueFd file, duplicate(plan.snapshot.memory));
   if (plan.request.memory_mode == MemoryMode::Shared) {
     return memory::GuestRam::live_file(std::move(file), plan.layout, plan.config.memory);

@@ -142,7 +142,8 @@ def test_damage_found_behind_the_vm_pauses_it_and_names_the_ranges(start, tmp_pa
     daemon = start()
     daemon.restore(snap, verify="lazy")
     event = daemon.events.wait("vm", "restore-damaged")
-    assert event["properties"] == {"damaged_bytes": str(4 << 20), "ranges": "0x400000+0x200000, 0x1400000+0x200000"}
+    assert event["properties"] == {"damaged_bytes": str(4 << 20), "ranges": "0x400000+0x200000, 0x1400000+0x200000",
+                                   "layers": ""}
     info = daemon.get("vm.info")
     assert info["state"] == "Paused"
     assert info["memory_check"] == {"state": "damaged", "damaged_bytes": 4 << 20, "damaged": [

@@ -224,16 +224,36 @@ def test_an_overlay_in_memory_is_part_of_the_snapshot(with_overlay, start, tmp_p
     assert not any((with_overlay / "base.img").read_bytes())
 
 
-def test_a_damaged_layer_is_named(with_overlay, start, tmp_path):
-    damaged = tmp_path / "damaged"
-    subprocess.run(["cp", "-r", with_overlay / "snapshot", damaged], check=True)
-    with (damaged / "disk-mem.bin").open("r+b") as file:
+@pytest.fixture
+def damaged(with_overlay, tmp_path):
+    """Its snapshot with a layer that is not what was written."""
+    copy = tmp_path / "damaged"
+    subprocess.run(["cp", "-r", with_overlay / "snapshot", copy], check=True)
+    with (copy / "disk-mem.bin").open("r+b") as file:
         file.seek(-100, os.SEEK_END)
         file.write(b"damage")
+    return copy
+
+
+@pytest.mark.parametrize("verify,mode", [("full", "cow"), ("full", "copy"), ("full", "shared"), ("lazy", "copy")])
+def test_a_damaged_layer_is_named(damaged, start, verify, mode):
     daemon = start()
     with pytest.raises(vmmd.ApiError) as refused:
-        daemon.restore(damaged, verify="full")
+        daemon.restore(damaged, verify=verify, memory_restore_mode=mode)
     assert "disk-mem.bin" in refused.value.text
+
+
+def test_a_damaged_layer_is_found_behind_the_vm(damaged, start):
+    daemon = start()
+    daemon.restore(damaged, verify="lazy")
+    found = daemon.events.wait("vm", "restore-damaged")["properties"]
+    assert found == {"damaged_bytes": "0", "ranges": "", "layers": "disk-mem.bin"}
+    info = daemon.get("vm.info")
+    assert info["memory_check"]["state"] == "damaged" and info["state"] == "Paused"
+
+
+def test_a_missing_layer_is_named(damaged, start):
+    daemon = start()
     (damaged / "disk-mem.bin").unlink()
     with pytest.raises(vmmd.ApiError) as refused:
         daemon.restore(damaged)

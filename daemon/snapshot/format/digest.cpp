@@ -88,10 +88,12 @@ Digest Hasher::finish() const {
   return digest;
 }
 
-Result<Digest> digest_of_file(int fd, std::uint64_t size, const std::string& name) {
+Result<Digest> digest_of_file(int fd, std::uint64_t size, const std::string& name,
+                              const std::function<bool()>& cancelled) {
   Hasher hasher;
   std::vector<std::byte> buffer(std::size_t{1} << 20);
   for (std::uint64_t at = 0; at < size;) {
+    if (cancelled && cancelled()) return fail(ErrorCode::Conflict, "reading {} was cancelled", name);
     const std::span<std::byte> piece(buffer.data(), std::min<std::uint64_t>(buffer.size(), size - at));
     VMMD_TRY(read_exact_at(fd, piece, at, name));
     hasher.add(piece);

@@ -75,11 +75,13 @@ Result<std::optional<MemoryDigests>> digest_memory(const OpenSnapshot& snapshot,
   return std::optional(std::move(digests));
 }
 
-std::vector<std::string> damaged_layers(const OpenSnapshot& snapshot) {
+std::vector<std::string> damaged_layers(const OpenSnapshot& snapshot,
+                                        const std::function<bool()>& cancelled) {
   std::vector<std::string> damaged;
   for (const auto& [name, fd] : snapshot.layers) {
     const File* listed = find_file(snapshot.manifest, name);
-    const auto digest = digest_of_file(fd.get(), listed->length(), name);
+    const auto digest = digest_of_file(fd.get(), listed->length(), name, cancelled);
+    if (cancelled && cancelled()) return {};
     if (!digest || digest->to_bytes() != listed->digest()) damaged.push_back(name);
   }
   return damaged;

@@ -23,6 +23,7 @@ struct VerifyReport {
   std::uint64_t bytes_read = 0;  // the rest are holes
   bool cancelled = false;
   std::vector<DamagedRange> damaged;  // ascending; neighbours merged, but never across ranges of RAM
+  std::vector<std::string> damaged_layers = {};  // of disks; for who asks for those too
 };
 
 /// Called about once per 4 MiB, from one thread at a time but not always the same; false cancels.
@@ -34,8 +35,10 @@ using VerifyProgress = std::function<bool(std::uint64_t bytes_done, std::uint64_
 Result<VerifyReport> verify_memory(const OpenSnapshot& snapshot, const VerifyProgress& progress = {},
                                    unsigned threads = 0);
 
-/// The layers of disks (see is_layer_name()) whose content is not what was written, or cannot be read.
-[[nodiscard]] std::vector<std::string> damaged_layers(const OpenSnapshot& snapshot);
+/// The layers of disks (see is_layer_name()) whose content is not what was written, or cannot be read. None
+/// once `cancelled` says so, which is asked every MiB.
+[[nodiscard]] std::vector<std::string> damaged_layers(const OpenSnapshot& snapshot,
+                                                      const std::function<bool()>& cancelled = {});
 
 /// Computes the digests of memory.bin: for record_memory_digests(). Nothing when cancelled.
 Result<std::optional<MemoryDigests>> digest_memory(const OpenSnapshot& snapshot,
