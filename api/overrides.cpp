@@ -19,7 +19,7 @@ namespace {
 using nlohmann::json;
 
 // JSON pointers of what may differ between a VM and its clone; '*' stands for one component.
-constexpr std::array<std::string_view, 39> kHostSide{
+constexpr std::array<std::string_view, 41> kHostSide{
     "/cpus/affinity",
     "/cpus/core_scheduling",
     "/memory/file",
@@ -31,7 +31,9 @@ constexpr std::array<std::string_view, 39> kHostSide{
     "/memory/thp",
     "/memory/mergeable",
     "/payload",
-    "/serial",
+    "/serial/mode",
+    "/serial/file",
+    "/serial/socket",
     "/console/mode",
     "/console/file",
     "/console/socket",
@@ -170,10 +172,24 @@ std::vector<ConfigChange> changes(const VmConfig& before, const VmConfig& after)
   return found;
 }
 
+// A console that is Off has no device: the guest would find one that it never had, or miss one.
+bool comes_or_goes(const ConfigChange& change) {
+  constexpr std::array<std::string_view, 3> kModes{"/serial/mode", "/console/mode", "/debug_console/mode"};
+  constexpr std::string_view kOff = R"("Off")";
+  return std::find(kModes.begin(), kModes.end(), change.pointer) != kModes.end() &&
+         (change.before == kOff) != (change.after == kOff);
+}
+
 // All differences that a guest would see in one error, or nothing.
 Status check_unseen(const std::vector<ConfigChange>& changes) {
   Findings findings;
   for (const ConfigChange& change : changes) {
+    if (comes_or_goes(change)) {
+      findings.add(ErrorCode::BadRequest, change.pointer,
+                   "the guest would see the device come or go: a mode cannot be changed to Off or from it "
+                   "(Null is a device without a host side)");
+      continue;
+    }
     if (is_host_side(change.pointer)) continue;
     findings.add(ErrorCode::BadRequest, change.pointer,
                  "the guest would see this change: it cannot be overridden");

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "api/config.h"
+#include "api/config_json.h"
 #include "api/json_argument.h"
 #include "api/net_fds.h"
 #include "api/options.h"
@@ -192,7 +193,11 @@ Status run_snapshot_seal(Session& session, const Command&, const Arguments& argu
     VMMD_ASSIGN(changes, api::check_edit(sealed, edited));
     return {};
   };
-  VMMD_ASSIGN(const bool changed, snapshot::seal(directory, check));
+  const auto disks_of = [](const std::string& config) -> Result<std::vector<snapshot::DiskFile>> {
+    VMMD_ASSIGN(const api::VmConfig parsed, api::parse_vm_config(config));
+    return snapshot::disk_files(parsed);
+  };
+  VMMD_ASSIGN(const bool changed, snapshot::seal(directory, check, disks_of));
   ordered_json result;
   result["changed"] = changed;
   result["changes"] = ordered_json::array();

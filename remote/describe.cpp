@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/printable.h"
 #include "daemon/snapshot/format/digest.h"
 #include "daemon/snapshot/format/problems.h"
 #include "remote/table.h"
@@ -173,9 +174,9 @@ std::string details_text(const SnapshotDescription& snapshot) {
   const auto add = [&rows](std::string name, std::string value) {
     if (!value.empty()) rows.push_back({std::move(name), std::move(value)});
   };
-  add("Path:", snapshot.path.native());
+  add("Path:", printable(snapshot.path.native()));
   add("State:", std::string(to_string(snapshot.state)));
-  for (const std::string& problem : snapshot.problems) add("Problem:", problem);
+  for (const std::string& problem : snapshot.problems) add("Problem:", printable(problem));
   add("On disk:", format_size(snapshot.size_on_disk));
   if (!has_manifest(snapshot)) return format_table(rows);
   add("Id:", shown(manifest.snapshot_id()));
@@ -210,7 +211,8 @@ std::string details_text(const SnapshotDescription& snapshot) {
         fmt::format("{}, {} {}", shown(file.name()), format_size(file.length()), digest_text(file.digest())));
   }
   for (const auto& disk : manifest.disks()) {
-    add("Disk:", fmt::format("{}: {}, {}", shown(disk.id()), disk.path(), format_size(disk.size_bytes())));
+    add("Disk:",
+        fmt::format("{}: {}, {}", shown(disk.id()), printable(disk.path()), format_size(disk.size_bytes())));
   }
   std::vector<std::string> units;
   for (const auto& unit : manifest.units()) units.push_back(shown(unit.name()));

@@ -10,6 +10,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "base/printable.h"
+
 namespace vmmd::remote {
 
 using nlohmann::ordered_json;
@@ -55,7 +57,7 @@ std::string error_chain(const Error& error) {
   std::string text = "Error: vmm-remote exited with the following chain of errors:\n";
   for (std::size_t i = 0; i < error.messages.size(); ++i) {
     // A message of several lines stays under its number.
-    std::string message = error.messages[i];
+    std::string message = printable(error.messages[i], Lines::Many);
     for (auto end = message.find('\n'); end != std::string::npos; end = message.find('\n', end + 1)) {
       message.insert(end + 1, "     ");
     }
@@ -104,11 +106,11 @@ void Session::write(std::string_view text) {
 }
 
 void Session::print(std::string_view text) {
-  if (!globals_.json && !text.empty()) write(text);
+  if (!globals_.json && !text.empty()) write(printable(text, Lines::Many));
 }
 
 void Session::stream(std::string_view line) {
-  write(line);
+  write(printable(line, Lines::Many));
   // A reader of a pipe wants each line when it is there.
   if (std::fflush(stdout) != 0) broken_output_ = true;
 }

@@ -7,6 +7,8 @@
 #include <future>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "api/findings.h"
 #include "api/net_fds.h"
 #include "api/options.h"

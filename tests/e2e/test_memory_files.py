@@ -55,6 +55,34 @@ def test_a_restored_vm_boots_again_without_touching_the_file_that_its_forebear_l
     first_line.ask(f"c {FIRST}", OK)
 
 
+def test_a_memory_file_is_no_override_where_memory_is_not_copied(start, tmp_path):
+    first = start()
+    first_line = boot_in_file(first, tmp_path / "ram")
+    first.put("vm.pause")
+    first.snapshot(tmp_path / "snap", mode="copy")
+    first.put("vm.resume")
+    second = start()
+    body = {"source_url": f"file://{tmp_path / 'snap'}", "overrides": {"memory": {"file": str(tmp_path / "ram")}}}
+    status, messages = second.raw("PUT", "vm.restore", body)
+    assert status == 400 and "memory_restore_mode copy" in " ".join(messages), messages
+    first_line.ask(f"c {FIRST}", OK)
+
+
+def test_what_a_guest_writes_in_a_shared_restore_is_in_memory_bin(start, tmp_path):
+    first = start()
+    boot_in_file(first, tmp_path / "ram")
+    first.put("vm.pause")
+    first.snapshot(tmp_path / "snap", mode="copy")
+    first.kill()
+    memory = tmp_path / "snap" / "memory.bin"
+    before = memory.read_bytes()
+    second = start()
+    second.restore(tmp_path / "snap", memory_restore_mode="shared").ask(f"w {SECOND}", OK)
+    after = memory.read_bytes()
+    kept = [at for at in range(2 << 20, 8 << 20, 4096) if before[at:at + 4096] == after[at:at + 4096]]
+    assert not kept, f"{len(kept)} pages that the guest wrote are as they were"
+
+
 @pytest.mark.parametrize("way", ["reboot", "shutdown and boot"])
 def test_after_a_link_the_vm_boots_again_in_a_new_file_and_the_snapshot_stays(start, tmp_path, way):
     daemon = start()

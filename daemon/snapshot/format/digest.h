@@ -53,7 +53,8 @@ class Hasher {
   std::unique_ptr<State> state_;
 };
 
-/// Of the first `size` bytes of a file; `name` is for messages. `cancelled` is asked every MiB; then an error.
+/// Of the first `size` bytes of a file; `name` is for messages. `cancelled` is asked every MiB; then an
+/// error.
 Result<Digest> digest_of_file(int fd, std::uint64_t size, const std::string& name,
                               const std::function<bool()>& cancelled = {});
 

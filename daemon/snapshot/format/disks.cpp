@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "base/printable.h"
 #include "daemon/snapshot/format/posix.h"
 
 namespace vmmd::snapshot {
@@ -27,7 +28,7 @@ std::string time_text(std::int64_t ns) {
 }
 
 void check_disk(const Disk& saved, const DiskFile& file, bool given, Problems& problems) {
-  const std::string name = fmt::format("disk {}: {}", shown(file.id), file.path);
+  const std::string name = fmt::format("disk {}: {}", shown(file.id), printable(file.path));
   auto found = identify_disk(file);
   if (!found) return problems.add(found.error());
   const Disk& now = found->disk;
@@ -45,19 +46,20 @@ void check_disk(const Disk& saved, const DiskFile& file, bool given, Problems& p
 }  // namespace
 
 Result<IdentifiedDisk> identify_disk(const DiskFile& disk) {
+  const std::string path = printable(disk.path);  // for messages
   // Not blocking: a FIFO in its place shall not keep us.
   UniqueFd file(
       retry([&] { return ::open(disk.path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); }));
   if (!file) {
     const int error = errno;
     if (error == ENOENT) {
-      return fail(ErrorCode::BadRequest, "disk {}: {} is missing", shown(disk.id), disk.path);
+      return fail(ErrorCode::BadRequest, "disk {}: {} is missing", shown(disk.id), path);
     }
-    return fail_errno(ErrorCode::BadRequest, error, "disk {}: cannot open {}", shown(disk.id), disk.path);
+    return fail_errno(ErrorCode::BadRequest, error, "disk {}: cannot open {}", shown(disk.id), path);
   }
   struct stat info = {};
   if (::fstat(file.get(), &info) != 0) {
-    return fail_errno(ErrorCode::Internal, errno, "disk {}: cannot stat {}", shown(disk.id), disk.path);
+    return fail_errno(ErrorCode::Internal, errno, "disk {}: cannot stat {}", shown(disk.id), path);
   }
   IdentifiedDisk found;
   found.disk.set_id(disk.id);
@@ -68,7 +70,7 @@ Result<IdentifiedDisk> identify_disk(const DiskFile& disk) {
     std::uint64_t size = 0;
     if (::ioctl(file.get(), BLKGETSIZE64, &size) != 0) {
       return fail_errno(ErrorCode::Internal, errno, "disk {}: {} does not tell its size", shown(disk.id),
-                        disk.path);
+                        path);
     }
     found.disk.set_size_bytes(size);
   } else if (S_ISREG(info.st_mode)) {
@@ -76,7 +78,7 @@ Result<IdentifiedDisk> identify_disk(const DiskFile& disk) {
     found.disk.set_mtime_ns(info.st_mtim.tv_sec * kNsPerSecond + info.st_mtim.tv_nsec);
   } else {
     return fail(ErrorCode::BadRequest, "disk {}: {} is neither a regular file nor a block device",
-                shown(disk.id), disk.path);
+                shown(disk.id), path);
   }
   found.file = std::move(file);
   return found;

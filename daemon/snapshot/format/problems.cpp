@@ -1,5 +1,7 @@
 #include "daemon/snapshot/format/problems.h"
 
+#include "base/printable.h"
+
 namespace vmmd::snapshot {
 
 void Problems::keep(std::string message) {
@@ -17,11 +19,7 @@ std::string shown(std::string_view text) {
   std::size_t end = cut ? kShown : text.size();
   // Never in the middle of a UTF-8 sequence: messages become JSON.
   while (cut && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  std::string result;
-  for (const char c : text.substr(0, end)) {
-    const auto byte = static_cast<unsigned char>(c);
-    result += byte < 0x20 || byte == 0x7F ? '?' : c;
-  }
+  std::string result = printable(text.substr(0, end));
   if (cut) result += "...";
   return result;
 }

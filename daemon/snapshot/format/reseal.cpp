@@ -4,11 +4,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <utility>
 
 #include "base/file.h"
+#include "base/printable.h"
 #include "daemon/snapshot/format/digest.h"
 #include "daemon/snapshot/format/inside.h"
 #include "daemon/snapshot/format/layout.h"
@@ -78,14 +80,34 @@ Result<SnapshotManifest> current_manifest(const OpenSnapshot& snapshot) {
   return manifest;
 }
 
+Status move_disks(SnapshotManifest& manifest, const std::vector<DiskFile>& disks) {
+  for (Disk& saved : *manifest.mutable_disks()) {
+    const auto file = std::find_if(disks.begin(), disks.end(),
+                                   [&](const DiskFile& candidate) { return candidate.id == saved.id(); });
+    if (file == disks.end() || file->path == saved.path()) continue;
+    VMMD_ASSIGN(const IdentifiedDisk found, identify_disk(*file));
+    if (found.disk.size_bytes() != saved.size_bytes()) {
+      return fail(ErrorCode::BadRequest, "disk {}: {} has {} bytes, the guest knows {}", shown(saved.id()),
+                  printable(file->path), found.disk.size_bytes(), saved.size_bytes());
+    }
+    saved.set_path(file->path);
+    saved.set_mtime_ns(found.disk.mtime_ns());
+  }
+  return {};
+}
+
 }  // namespace
 
-Result<bool> seal(const std::filesystem::path& path, const ConfigCheck& check) {
+Result<bool> seal(const std::filesystem::path& path, const ConfigCheck& check, const DisksOf& disks_of) {
   VMMD_ASSIGN(const OpenSnapshot snapshot, open_snapshot(path, {.allow_edited_config = true}));
   VMMD_ASSIGN(const ChangeLock lock, ChangeLock::take(snapshot.directory.get(), path.native()));
   VMMD_ASSIGN(SnapshotManifest manifest, current_manifest(snapshot));
   if (snapshot.config == manifest.config()) return false;
   VMMD_TRY(check(manifest.config(), snapshot.config));
+  if (disks_of) {
+    VMMD_ASSIGN(const std::vector<DiskFile> disks, disks_of(snapshot.config));
+    VMMD_TRY(move_disks(manifest, disks));
+  }
   // Editors need not sync what they write.
   VMMD_ASSIGN(const UniqueFd config, open_inside(snapshot.directory.get(), kConfigName, O_RDONLY));
   VMMD_TRY(sync_file(config.get(), std::string(kConfigName)));

@@ -6,7 +6,9 @@
 #include <set>
 #include <utility>
 
+#include "api/config_json.h"
 #include "api/disk_paths.h"
+#include "api/disk_source.h"
 #include "api/net_fds.h"
 #include "api/overrides.h"
 #include "base/file.h"
@@ -88,6 +90,50 @@ void check_tsc(const SnapshotManifest& manifest, const HostFacts& host, Problems
   }
 }
 
+// Under copy-on-write, and shared, RAM is mapped from memory.bin, whatever is asked for: say so, rather than
+// show what is not.
+void check_memory_backing(const api::RestoreRequest& request, std::string_view sealed,
+                          const api::VmConfig& config, std::vector<std::string>& found) {
+  if (request.memory_mode == MemoryMode::Copy || request.overrides.empty()) return;
+  const auto before = api::parse_vm_config(sealed);
+  if (!before) return;  // told where the overrides were applied
+  const auto refuse = [&](std::string_view field, bool differs) {
+    if (!differs) return;
+    found.push_back(
+        fmt::format("overrides: /memory/{} has no effect unless memory is copied into memory of its own: add "
+                    "memory_restore_mode copy, or leave it out",
+                    field));
+  };
+  refuse("file", config.memory.file.has_value());  // of the clone: the sealed one was dropped
+  refuse("shared", config.memory.shared != before->memory.shared);
+  refuse("hugepages", config.memory.hugepages != before->memory.hugepages);
+  refuse("hugepage_size", config.memory.hugepage_size != before->memory.hugepage_size);
+}
+
+// As the host side of the machine will want them: each has its device, and each device that needs one has it.
+void check_layers(const SnapshotManifest& manifest, const api::VmConfig& config, Problems& problems) {
+  std::set<std::string> wanted;
+  for (const auto& disk : config.disks) {
+    if (api::disk_source(disk).memory_overlay)
+      wanted.insert(fmt::format("disk-{}.bin", disk.pci.id.value_or("")));
+  }
+  for (const auto& pmem : config.pmem) {
+    if (pmem.discard_writes) wanted.insert(fmt::format("pmem-{}.bin", pmem.pci.id.value_or("")));
+  }
+  for (const File& file : manifest.files()) {
+    if (!is_layer_name(file.name()) || wanted.erase(file.name()) != 0) continue;
+    problems.add(
+        "the snapshot has {}, and no device takes it: a disk with overlay = memory stays one, and so does a "
+        "pmem with discard_writes",
+        shown(file.name()));
+  }
+  for (const std::string& name : wanted) {
+    problems.add(
+        "the snapshot has no {}: the device had no overlay = memory (or discard_writes) when it was taken",
+        shown(name));
+  }
+}
+
 void check_units(const state::SavedState& state, const api::VmConfig& config, Problems& problems) {
   const std::set<std::string> names = unit_names(config);
   for (const state::SavedUnit& unit : state.units()) {
@@ -140,6 +186,17 @@ std::optional<Restorable> examine(const std::filesystem::path& source, const api
       if (auto taps = api::replace_taps(*config, api::fd_places(request)); !taps) problems.add(taps.error());
       check_config(*config, manifest, problems);
       found.layout = check_layout(*config, manifest, problems);
+      std::vector<std::string> idle;
+      check_memory_backing(request, found.snapshot.config, *config, idle);
+      for (std::string& text : idle) {
+        // Who only asks has not said how memory will be restored.
+        if (machine_checks == MachineChecks::Always) {
+          notes.push_back(std::move(text));
+        } else {
+          problems.add("{}", text);
+        }
+      }
+      check_layers(manifest, *config, problems);
       check_disks(manifest, disk_files(*config), api::overridden_disk_paths(request.overrides), problems);
     } else {
       problems.add(restored.error());

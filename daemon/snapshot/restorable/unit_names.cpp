@@ -29,7 +29,7 @@ std::set<std::string> unit_names(const api::VmConfig& config) {
   for (const auto& net : config.net) add(names, net.pci, "net:");
   for (const auto& pmem : config.pmem) add(names, pmem.pci, "pmem:");
   add(names, config.rng.pci, "rng");
-  add(names, config.console.pci, "console");
+  if (config.console.mode != api::ConsoleMode::Off) add(names, config.console.pci, "console");
   if (config.vsock) add(names, config.vsock->pci, "vsock");
   if (config.balloon) add(names, config.balloon->pci, "balloon");
   if (config.watchdog) names.insert({"watchdog", "watchdog/pci"});

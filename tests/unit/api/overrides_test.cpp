@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include "tests/unit/support/temp_dir.h"
 
@@ -16,7 +17,8 @@ namespace {
 
 constexpr std::string_view kOnSocket =
     R"({"cpus": {"boot_vcpus": 2, "max_vcpus": 2}, "payload": {"kernel": "/no/such/kernel"},
-        "serial": {"mode": "Socket", "socket": "/tmp/saved.sock"}})";
+        "serial": {"mode": "Socket", "socket": "/tmp/saved.sock"}, "console": {"mode": "Pty"},
+        "debug_console": {"mode": "Pty"}})";
 
 std::string refusal(std::string_view overrides) {
   const auto config = restored_config(kOnSocket, overrides);
@@ -59,7 +61,7 @@ TEST_CASE("a path that the new mode has no use for is still a mistake") {
 TEST_CASE("the memory file of the saved VM is not the clone's") {
   const auto config =
       restored_config(R"({"payload": {}, "memory": {"size": 2097152, "file": "/no/such/ram"}})",
-                      R"({"serial": {"mode": "Off"}})");
+                      R"({"serial": {"mode": "Pty"}})");
   REQUIRE(config);
   CHECK_FALSE(config->memory.file);
 }
@@ -187,4 +189,20 @@ TEST_CASE("a memory file of the clone's own is taken from the overrides") {
                       R"({"memory": {"file": "/tmp/clone.ram"}})");
   REQUIRE(config);
   CHECK(config->memory.file == "/tmp/clone.ram");
+}
+
+TEST_CASE("a console neither comes nor goes by its mode") {
+  for (const std::string_view console : {"serial", "console", "debug_console"}) {
+    const auto patch = [&](std::string_view mode) {
+      return fmt::format(R"({{"{}": {{"mode": "{}"}}}})", console, mode);
+    };
+    CAPTURE(console);
+    CHECK(refusal(patch("Off")).find(fmt::format("/{}/mode: the guest would see the device", console)) !=
+          std::string::npos);
+    const std::string off = fmt::format(R"({{"payload": {{}}, "{}": {{"mode": "Off"}}}})", console);
+    const auto comes = restored_config(off, patch("Null"));
+    REQUIRE_FALSE(comes);
+    CHECK(comes.error().to_string().find("the guest would see the device") != std::string::npos);
+    CHECK(restored_config(off, patch("Off")));
+  }
 }

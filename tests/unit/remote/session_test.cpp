@@ -14,6 +14,14 @@ TEST_CASE("errors are shown as ch-remote's chain") {
         "  1: no\n     way\n");
 }
 
+TEST_CASE("an error's text cannot move the terminal's cursor") {
+  const std::string text = error_chain({ErrorCode::BadRequest,
+                                        {"a\x1B[2J",
+                                         "b\xC2\x9B"
+                                         "1A\nc"}});
+  CHECK(text.find("  0: a?[2J\n  1: b?1A\n     c\n") != std::string::npos);
+}
+
 TEST_CASE("errors for scripts have code, name and all messages") {
   const json object = json::parse(error_object("pause", {ErrorCode::WrongState, {"a", "b \"c\""}}, ""));
   CHECK(object == json{{"ok", false},

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include "remote/describe.h"
 #include "remote/progress.h"
 #include "remote/table.h"
 
@@ -43,4 +44,19 @@ TEST_CASE("progress fits the terminal, and never more than all is done") {
     CHECK(progress_line("snapshot", "memory", 7, 9, 3, columns).size() <= columns);
   }
   CHECK(progress_line("restore", "check", 0, 0, 3, 80) == "restore check");
+}
+
+TEST_CASE("no text of a snapshot reaches the terminal as it is") {
+  vmmd::snapshot::SnapshotDescription hostile;
+  hostile.state = vmmd::snapshot::SnapshotState::Complete;
+  hostile.path = "/snapshots/\x1B]0;one";
+  hostile.problems = {"two\x1B[2J"};
+  hostile.manifest.set_version(1);
+  auto& disk = *hostile.manifest.add_disks();
+  disk.set_id("three\x1B[2J");
+  disk.set_path("/four\x1B[2J\nState: complete");
+  (*hostile.manifest.mutable_labels())["five"] = "\x1B[2J";
+  const std::string text = details_text(hostile);
+  CHECK(text.find('\x1B') == std::string::npos);
+  CHECK(text.find("/four?[2J?State: complete") != std::string::npos);
 }

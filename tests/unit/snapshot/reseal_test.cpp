@@ -56,6 +56,44 @@ TEST_CASE("an edit that the check refuses is not sealed") {
   CHECK(read_text(dir / "one/manifest.bin") == manifest);
 }
 
+TEST_CASE("a disk that the edit moves is the one that a restore asks for, if it has the guest's size") {
+  const TempDir dir;
+  publish_sample(dir / "one");
+  const auto before = open_snapshot(dir / "one");
+  REQUIRE(before);
+  const Disk saved = before->manifest.disks(0);
+  write_text(dir / "one/config.json", kEdited);
+  write_text(dir / "copy.img", "");
+  fs::resize_file(dir / "copy.img", saved.size_bytes());
+  const auto moved_to = [&](const fs::path& path) {
+    return [&saved, path](const std::string& config) -> Result<std::vector<DiskFile>> {
+      CHECK(config == kEdited);
+      return std::vector<DiskFile>{{saved.id(), path.native(), saved.role(), saved.readonly()}};
+    };
+  };
+  SUBCASE("it has") {
+    REQUIRE(seal(dir / "one", accept, moved_to(dir / "copy.img")));
+    const auto sealed = open_snapshot(dir / "one");
+    REQUIRE(sealed);
+    const Disk& now = sealed->manifest.disks(0);
+    CHECK(now.path() == (dir / "copy.img").native());
+    CHECK(now.mtime_ns() != saved.mtime_ns());
+    Problems problems;
+    const auto disks = moved_to(dir / "copy.img")(kEdited);
+    check_disks(sealed->manifest, *disks, {}, problems);
+    CHECK(problems.empty());
+  }
+  SUBCASE("it has another size") {
+    fs::resize_file(dir / "copy.img", saved.size_bytes() + 512);
+    const auto refused = seal(dir / "one", accept, moved_to(dir / "copy.img"));
+    REQUIRE_FALSE(refused);
+    CHECK(says(refused.error(), "the guest knows"));
+  }
+  SUBCASE("it is missing") {
+    CHECK_FALSE(seal(dir / "one", accept, moved_to(dir / "missing.img")));
+  }
+}
+
 TEST_CASE("sealing without an edit changes nothing") {
   const TempDir dir;
   publish_sample(dir / "one");
