@@ -39,8 +39,13 @@ pids=()
 # As root each VM gets a network namespace, so that all clones can have the one address that their guest knows.
 network=
 if [ "$(id -u)" = 0 ] && (: <>/dev/net/tun) 2>/dev/null && ip netns add "vmmd-$$-first" 2>/dev/null; then
-  network=yes
-  for name in "${names[@]:1}"; do ip netns add "vmmd-$$-$name"; done
+  # In a chroot whose root is no mount point, `ip netns` makes namespaces that it cannot enter.
+  if ip netns exec "vmmd-$$-first" true 2>/dev/null; then
+    network=yes
+    for name in "${names[@]:1}"; do ip netns add "vmmd-$$-$name"; done
+  else
+    ip netns del "vmmd-$$-first"
+  fi
 fi
 # in_namespace NAME: $prefix runs a command where VM NAME has its network. (`ip netns exec` becomes that command.)
 in_namespace() { if [ "$network" ]; then prefix=(ip netns exec "vmmd-$$-$1"); else prefix=(); fi; }
