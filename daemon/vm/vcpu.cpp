@@ -19,6 +19,7 @@
 #include "daemon/kvm/vcpu_state.h"
 #include "daemon/snapshot/format/cpuid_messages.h"
 #include "daemon/vm/early_nmi.h"
+#include "daemon/vm/run_nothing.h"
 #include "daemon/x86/msr.h"
 
 namespace vmmd::vm {
@@ -225,9 +226,16 @@ void Vcpu::run_until_kicked() {
       } else {
         woken_in_vain = 0;
       }
-      const std::lock_guard lock(mutex_);
-      if (!stop && wish_ != Wish::Run) return;
-      set_immediate_exit(false);  // it was an interrupt's kick
+      bool parks = false;
+      {
+        const std::lock_guard lock(mutex_);
+        parks = !stop && wish_ != Wish::Run;
+        set_immediate_exit(false);  // if nobody wants it parked, it was an interrupt's kick
+      }
+      if (parks) {
+        stop = settle();
+        if (!stop) return;
+      }
     } else {
       stop = describe_failure(index_, fd_, error);
     }
@@ -240,6 +248,22 @@ void Vcpu::run_until_kicked() {
       return;
     }
   }
+}
+
+// What the guest's last instruction asked for, KVM may keep to itself until the next KVM_RUN, and none of its
+// state shows it: the EOI of a level interrupt, which the IOAPIC waits for, is an exit that comes then.
+std::optional<VcpuStop> Vcpu::settle() {
+  constexpr unsigned kMostExits = 16;  // one is known
+  for (unsigned i = 0; i < kMostExits; ++i) {
+    const auto error = run_nothing(fd_, kick_signal());
+    if (!error) return VcpuStop{index_, VcpuStop::Reason::RunFailed, error.error().to_string()};
+    if (*error == EINTR || *error == EAGAIN) return std::nullopt;
+    if (*error != 0) return describe_failure(index_, fd_, *error);
+    exits_.fetch_add(1, std::memory_order_relaxed);
+    if (auto stop = dispatch()) return stop;
+  }
+  return VcpuStop{index_, VcpuStop::Reason::RunFailed,
+                  fmt::format("vCPU {}: KVM comes back from a guest that does not run", index_)};
 }
 
 // EAGAIN: something has woken a vCPU that waits for the guest to start it; INIT and STARTUP do, and an NMI.

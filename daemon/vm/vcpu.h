@@ -94,6 +94,7 @@ class Vcpu final : public devices::StateUnit {
   Status start_thread();
   void run_until_kicked();
   [[nodiscard]] std::optional<VcpuStop> dispatch();
+  [[nodiscard]] std::optional<VcpuStop> settle();
   [[nodiscard]] std::optional<VcpuStop> after_waking(unsigned& in_vain) const;
   [[nodiscard]] bool is_memory(std::uint64_t address) const;
   void set_immediate_exit(bool on);

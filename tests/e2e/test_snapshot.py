@@ -250,6 +250,19 @@ def test_serial_interrupts_go_on_after_restore(start, tmp_path, trigger):
     serial.ask("three", r"^echo three$")
 
 
+def test_no_level_interrupt_stays_in_service_over_snapshots(start, tmp_path):
+    """The guest's EOI reaches the IOAPIC as an exit of its own, which KVM keeps to itself until the next KVM_RUN: were it
+    forgotten by a snapshot, the line would be dead for good."""
+    daemon = start()
+    daemon.boot(bare("irq"), "level").ask("one", r"^echo one$")
+    for generation in range(100):
+        folder = tmp_path / f"snap{generation}"
+        daemon.serials[-1].socket.sendall(b"x" * 100)  # an interrupt for each few of them, while it is paused
+        snapshot_and_kill(daemon, folder)
+        daemon = start()
+        daemon.restore(folder).ask(f" {generation}", rf"^echo .* {generation}$")
+
+
 def test_all_cpus_go_on_after_restore(start, tmp_path):
     first = start()
     serial = first.boot(bare("smp"), "cpus=4", cpus=4)
