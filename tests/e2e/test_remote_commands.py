@@ -1,7 +1,9 @@
 """vmm-remote's commands over the real daemon: what they print, what they say when it goes wrong, how they exit."""
 import json
+import pathlib
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -216,9 +218,15 @@ def test_events_end_with_their_reader(daemon):
 def test_wait_ends_with_its_daemon(start):
     daemon = start()
     daemon.create(bare("idle"))
-    waiting = spawn(daemon, "wait", "--state", "Paused")
     following = spawn(daemon, "events", "--since", "0")
     assert "starting" in following.stdout.readline()
+    descriptors = pathlib.Path(f"/proc/{daemon.process.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    waiting = spawn(daemon, "wait", "--state", "Paused")
+    deadline = time.monotonic() + 60
+    while len(list(descriptors.iterdir())) == before:  # without its daemon it would wait for one
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     daemon.stop()
     assert waiting.wait(60) == 1
     following.communicate()
