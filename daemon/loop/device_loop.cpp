@@ -1,7 +1,6 @@
 #include "daemon/loop/device_loop.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 
 #include <atomic>
@@ -16,9 +15,9 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/system/system_error.hpp>
-#include <fmt/ranges.h>
 
 #include "base/signals.h"
+#include "base/thread_affinity.h"
 
 namespace vmmd::loop {
 
@@ -35,17 +34,6 @@ struct DeviceLoop::Impl {
 namespace {
 
 constexpr std::size_t kNameLength = 15;  // the kernel's TASK_COMM_LEN without its zero
-
-Status bind_thread(std::thread& thread, const std::vector<unsigned>& cpus) {
-  if (cpus.empty()) return {};
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  for (const unsigned cpu : cpus) CPU_SET(cpu, &set);
-  const int error = ::pthread_setaffinity_np(thread.native_handle(), sizeof set, &set);
-  if (error == 0) return {};
-  return fail_errno(ErrorCode::BadRequest, error, "a device's thread cannot run on the host's CPUs {}",
-                    fmt::join(cpus, ", "));
-}
 
 }  // namespace
 
@@ -84,7 +72,7 @@ Status DeviceLoop::start(const Options& options) {
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (!status) return status;
   ::pthread_setname_np(impl_->thread.native_handle(), options.name.substr(0, kNameLength).c_str());
-  return bind_thread(impl_->thread, options.cpus);
+  return bind_thread(impl_->thread.native_handle(), options.cpus, "a device's thread");
 }
 
 void DeviceLoop::stop() {

@@ -1,6 +1,5 @@
 #include "daemon/vm/vcpu.h"
 
-#include <sched.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -12,9 +11,9 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "base/signals.h"
+#include "base/thread_affinity.h"
 #include "daemon/kvm/vcpu_check.h"
 #include "daemon/kvm/vcpu_state.h"
 #include "daemon/snapshot/format/cpuid_messages.h"
@@ -88,17 +87,7 @@ Status Vcpu::inject_nmi() const {
 Status Vcpu::start(const std::vector<unsigned>& host_cpus) {
   // There already if another vCPU's thread could not be started the last time.
   if (!thread_.joinable()) VMMD_TRY(start_thread());
-  if (host_cpus.empty()) return {};
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  for (const unsigned cpu : host_cpus) {
-    if (cpu >= CPU_SETSIZE) return fail(ErrorCode::BadRequest, "host CPU {} does not exist", cpu);
-    CPU_SET(cpu, &set);
-  }
-  const int error = pthread_setaffinity_np(thread_.native_handle(), sizeof set, &set);
-  if (error == 0) return {};
-  return fail_errno(ErrorCode::BadRequest, error, "{} cannot run on the host's CPUs {}", name_,
-                    fmt::join(host_cpus, ", "));
+  return bind_thread(thread_.native_handle(), host_cpus, name_);
 }
 
 Status Vcpu::start_thread() {
