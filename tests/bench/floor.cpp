@@ -26,6 +26,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "tests/bench/checked.h"
+
 namespace {
 
 constexpr int kReportFd = 9;
@@ -33,16 +35,6 @@ constexpr int kReportFd = 9;
 constexpr std::uint8_t kGuest[] = {0xba, 0xf8, 0x03, 0xb0, '!', 0xee, 0xf4};
 constexpr unsigned kMaxCpuid = 256;
 constexpr std::uint64_t kIoapicPins = 24;
-
-[[noreturn]] void die(const char* what) {
-  std::perror(what);
-  std::exit(1);
-}
-
-int checked(int result, const char* what) {
-  if (result < 0) die(what);
-  return result;
-}
 
 double now_us() {
   timespec time = {};

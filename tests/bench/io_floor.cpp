@@ -39,20 +39,12 @@
 #include <thread>
 #include <vector>
 
+#include "tests/bench/checked.h"
+
 namespace {
 
 constexpr std::size_t kBlock = 4096;
 constexpr std::size_t kNetHeader = 12;  // struct virtio_net_hdr_mrg_rxbuf
-
-[[noreturn]] void die(const char* what) {
-  std::perror(what);
-  std::exit(1);
-}
-
-int checked(int result, const char* what) {
-  if (result < 0) die(what);
-  return result;
-}
 
 std::int64_t now(clockid_t clock = CLOCK_MONOTONIC) {  // ns
   timespec time = {};
