@@ -67,16 +67,6 @@ def restored(start, with_devices):
         yield restore
 
 
-def echo_by_vsock(path):
-    with vmmd.unix_socket(path) as stream:
-        stream.sendall(b"CONNECT 1234\necho hello\n")
-        answer = b""
-        while not answer.endswith(b"echo hello\n"):
-            more = stream.recv(4096)
-            assert more, answer
-            answer += more
-
-
 def pause_while_asking(daemon):
     """What vm.pause, which takes long, answers; and the slowest of the pings and vm.infos meanwhile, in seconds."""
     slowest = 0
@@ -104,7 +94,7 @@ def test_without_io_uring_a_disk_that_waits_for_the_host_holds_up_nobody(restore
         serial.ask("disk start /dev/vda 5 1 50", r"^disk writing$")
         serial.ask("disk write /dev/vdb 7 0 64", r"^disk wrote 64$")
         serial.ask("disk check /dev/vdb 7 0 64", r"^disk checked 64$")
-        echo_by_vsock(daemon.folder / "v")
+        vmmd.echo_by_vsock(daemon.folder / "v")
         assert netns.ping("10.7.0.2")
         serial.ask("say /dev/hvc0 hello", r"^put \d+$")
         # The one write that is held is all that its only writer has asked for.
@@ -113,7 +103,7 @@ def test_without_io_uring_a_disk_that_waits_for_the_host_holds_up_nobody(restore
         assert status == 500 and body[-1].endswith("disk:slow"), body
         assert slowest < 1, f"{slowest:.3f} s for an answer while vm.pause waits"
         assert time.monotonic() - asked < HELD_SECONDS
-        echo_by_vsock(daemon.folder / "v")
+        vmmd.echo_by_vsock(daemon.folder / "v")
         trace.cut()
     serial.ask("disk stop", r"^disk stopped \d+$")
     assert int(serial.ask("disk verify /dev/vda 5 0 50", r"^disk checked (\d+)$")[1]) > 0

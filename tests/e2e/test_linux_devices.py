@@ -111,13 +111,7 @@ def test_ten_generations_lose_nothing_on_any_device(start, with_all, tmp_path):
             serial.ask(f"file check /dev/pmem0 {earlier} {earlier * 16} 16", "^ok")
         serial.ask(f"file write /dev/pmem0 {generation} {generation * 16} 16", "^ok")
         serial.ask(f"say /dev/hvc0 generation {generation}", "^put")
-        with vmmd.unix_socket(daemon.folder / f"v{generation}") as stream:
-            stream.sendall(b"CONNECT 1234\necho hello\n")
-            answer = b""
-            while not answer.endswith(b"echo hello\n"):
-                more = stream.recv(4096)
-                assert more, answer
-                answer += more
+        vmmd.echo_by_vsock(daemon.folder / f"v{generation}")
         daemon.put("vm.pause")
         snapshot = tmp_path / f"snapshot{generation}"
         daemon.snapshot(snapshot)

@@ -50,6 +50,17 @@ class ApiError(Exception):
         self.text = " ".join(messages) if isinstance(messages, list) else str(messages)
 
 
+def echo_by_vsock(path):
+    """A Linux guest's agent (serve=1234) answers a connection through the host's end of vsock."""
+    with unix_socket(path) as stream:
+        stream.sendall(b"CONNECT 1234\necho hello\n")
+        answer = b""
+        while not answer.endswith(b"echo hello\n"):
+            more = stream.recv(4096)
+            assert more, answer
+            answer += more
+
+
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path, timeout, fds=()):
         """`fds`: go with the first bytes that are sent."""

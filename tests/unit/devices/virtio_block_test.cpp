@@ -67,8 +67,14 @@ struct Fixture {
     auto opened = RawFile::open(path, {.readonly = readonly, .use_io_uring = io_uring});
     REQUIRE(opened);
     disk = std::move(*opened);
-    device.emplace(VirtioBlock::Config{.id = "root", .serial = "serial-1", .queues = 2, .queue_size = 16},
-                   *disk, kSize, loop, std::move(limiter), events);
+    start_anew({.id = "root", .serial = "serial-1", .queues = 2, .queue_size = 16}, *disk,
+               std::move(limiter));
+  }
+
+  /// A device of its own configuration, or on a disk that outlives it, in place of the one before.
+  void start_anew(VirtioBlock::Config config, Disk& on, std::shared_ptr<RateLimiter> limiter = nullptr) {
+    running.reset();
+    device.emplace(std::move(config), on, kSize, loop, std::move(limiter), events);
     running.emplace(*device, loop, guest);
     running->start();
   }
@@ -207,11 +213,7 @@ TEST_CASE(
     "event") {
   FailingDisk disk;
   Fixture f;
-  f.running.reset();
-  f.device.emplace(VirtioBlock::Config{.id = "root", .serial = {}, .queues = 2, .queue_size = 16}, disk,
-                   kSize, f.loop, nullptr, f.events);
-  f.running.emplace(*f.device, f.loop, f.guest);
-  f.running->start();
+  f.start_anew({.id = "root", .serial = {}, .queues = 2, .queue_size = 16}, disk);
   const auto data = f.guest.allocate(512);
   const auto range = f.guest.place_value(std::array<std::uint32_t, 4>{0, 0, 8, 0});
   const auto write = [&] { return f.run(1, 0, {{data, 512}}, {}); };
@@ -241,13 +243,9 @@ TEST_CASE(
 TEST_CASE("a write without room on the host is kept over a stop, if that is wished, and tried again") {
   FailingDisk disk;
   Fixture f;
-  f.running.reset();
-  f.device.emplace(
-      VirtioBlock::Config{
-          .id = "root", .serial = {}, .queues = 2, .queue_size = 16, .discard = true, .wait_when_full = true},
-      disk, kSize, f.loop, nullptr, f.events);
-  f.running.emplace(*f.device, f.loop, f.guest);
-  f.running->start();
+  f.start_anew(
+      {.id = "root", .serial = {}, .queues = 2, .queue_size = 16, .discard = true, .wait_when_full = true},
+      disk);
   const auto data = f.guest.allocate(512);
   const auto range = f.guest.place_value(std::array<std::uint32_t, 4>{0, 0, 8, 0});
   const auto ask = [&](std::uint32_t type, const Buffer& out) {
@@ -289,13 +287,9 @@ TEST_CASE("a write without room on the host is kept over a stop, if that is wish
 TEST_CASE("a queue is reset without waiting for room") {
   FailingDisk disk;
   Fixture f;
-  f.running.reset();
-  f.device.emplace(
-      VirtioBlock::Config{
-          .id = "root", .serial = {}, .queues = 2, .queue_size = 16, .discard = true, .wait_when_full = true},
-      disk, kSize, f.loop, nullptr, f.events);
-  f.running.emplace(*f.device, f.loop, f.guest);
-  f.running->start();
+  f.start_anew(
+      {.id = "root", .serial = {}, .queues = 2, .queue_size = 16, .discard = true, .wait_when_full = true},
+      disk);
   disk.error = ENOSPC;
   f.running->driver(1).add(
       {{f.guest.place_value(Header{1, 0, 0}), sizeof(Header)}, {f.guest.allocate(512), 512}},
@@ -313,12 +307,7 @@ TEST_CASE("a queue is reset without waiting for room") {
 
 TEST_CASE("a disk that is not sparse offers no discard, and takes none") {
   Fixture f;
-  f.running.reset();
-  f.device.emplace(
-      VirtioBlock::Config{.id = "root", .serial = {}, .queues = 2, .queue_size = 16, .discard = false},
-      *f.disk, kSize, f.loop, nullptr, f.events);
-  f.running.emplace(*f.device, f.loop, f.guest);
-  f.running->start();
+  f.start_anew({.id = "root", .serial = {}, .queues = 2, .queue_size = 16, .discard = false}, *f.disk);
   CHECK((f.device->features() & 1U << 13) == 0);
   CHECK(f.device->read_config(36, 4) == 0);
   const auto range = f.guest.place_value(std::array<std::uint32_t, 4>{0, 0, 8, 0});
