@@ -108,6 +108,7 @@ ApiSocket& ApiSocket::operator=(ApiSocket&& other) noexcept {
   listener_ = std::move(other.listener_);
   lock_ = std::move(other.lock_);
   path_ = std::exchange(other.path_, {});
+  file_ = std::exchange(other.file_, {});
   device_ = other.device_;
   inode_ = other.inode_;
   return *this;
@@ -120,8 +121,8 @@ ApiSocket::~ApiSocket() {
 void ApiSocket::remove() noexcept {
   if (!lock_) return;
   struct stat info = {};
-  if (inode_ != 0 && ::lstat(path_.c_str(), &info) == 0 && info.st_dev == device_ && info.st_ino == inode_) {
-    ::unlink(path_.c_str());
+  if (inode_ != 0 && ::lstat(file_.c_str(), &info) == 0 && info.st_dev == device_ && info.st_ino == inode_) {
+    ::unlink(file_.c_str());
   }
   const std::string lock_file = path_ + ".lock";
   if (same_file(lock_.get(), lock_file)) ::unlink(lock_file.c_str());
@@ -142,8 +143,12 @@ Result<ApiSocket> bind_api_socket(const std::string& path) {
   // From here on `socket` removes what it made, whatever fails.
   VMMD_TRY(check_replaceable(path));
   VMMD_TRY(check_nobody_listens(path));
-  if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
-    return fail_errno(ErrorCode::BadRequest, errno, "cannot replace the stale socket {}", path);
+  // Made beside its place and moved there when it listens: who sees the name can connect at once. Between
+  // bind and listen a client would be refused, and those who try again without a pause keep us from the CPU.
+  socket.file_ = path.size() < kLongest ? path + "~" : path;
+  VMMD_TRY(check_replaceable(socket.file_));
+  if (::unlink(socket.file_.c_str()) != 0 && errno != ENOENT) {
+    return fail_errno(ErrorCode::BadRequest, errno, "cannot replace the stale socket {}", socket.file_);
   }
   socket.listener_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket.listener_) return fail_errno(ErrorCode::Internal, errno, "cannot make a socket");
@@ -152,20 +157,21 @@ Result<ApiSocket> bind_api_socket(const std::string& path) {
   // touching the umask, which belongs to the whole process.
   if (::fchmod(fd, 0600) != 0)
     return fail_errno(ErrorCode::Internal, errno, "cannot set the mode of {}", path);
-  const sockaddr_un address = address_of(path);
+  const sockaddr_un address = address_of(socket.file_);
   if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return fail_errno(ErrorCode::BadRequest, errno, "cannot bind the API socket {}", path);
   }
   struct stat info = {};
-  if (::lstat(path.c_str(), &info) != 0) {
-    return fail_errno(ErrorCode::Internal, errno, "cannot look at the API socket {}", path);
+  if (::lstat(socket.file_.c_str(), &info) != 0) {
+    return fail_errno(ErrorCode::Internal, errno, "cannot look at the API socket {}", socket.file_);
   }
   socket.device_ = info.st_dev;
   socket.inode_ = info.st_ino;
   if (::listen(fd, kBacklog) != 0) return fail_errno(ErrorCode::Internal, errno, "cannot listen at {}", path);
-  // Who waits for the name to appear (inotify) may have come between bind and listen: an IN_ATTRIB tells when
-  // to connect.
-  static_cast<void>(::chmod(path.c_str(), 0600));
+  if (::rename(socket.file_.c_str(), path.c_str()) != 0) {
+    return fail_errno(ErrorCode::BadRequest, errno, "cannot move the API socket to {}", path);
+  }
+  socket.file_ = path;
   return socket;
 }
 

@@ -37,12 +37,15 @@ class ApiSocket {
   UniqueFd listener_;
   UniqueFd lock_;
   std::string path_;
+  std::string file_;  // where the socket's file is: beside `path_` until it listens
   dev_t device_ = 0;  // of the socket's file, to know it again
   ino_t inode_ = 0;
 };
 
-/// Binds and listens at `path`: mode 0600 whatever the umask allows beyond it, at most 107 bytes. Conflict
-/// when a live process listens there; a stale socket is replaced; anything else there is refused untouched.
+/// Binds and listens at `path`: mode 0600 whatever the umask allows beyond it, at most 107 bytes. The name
+/// appears when connections are taken (with 107 bytes, which leave no room for another name, a moment
+/// before). Conflict when a live process listens there; a stale socket is replaced; anything else is refused
+/// untouched.
 Result<ApiSocket> bind_api_socket(const std::string& path);
 
 /// Takes over a listening Unix stream socket that our parent opened. Its path stays the parent's business.

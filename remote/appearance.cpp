@@ -34,9 +34,8 @@ Status wait_for_socket(const std::string& path, int stop_fd) {
   const std::string folder = parent.empty() ? "." : parent.native();
   const UniqueFd changes(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
   if (!changes) return fail_errno(ErrorCode::Internal, errno, "cannot watch {}", folder);
-  // A daemon touches its socket when it listens, so that the last of these comes after that.
-  if (::inotify_add_watch(changes.get(), folder.c_str(), IN_CREATE | IN_MOVED_TO | IN_ATTRIB | IN_ONLYDIR) <
-      0) {
+  // vmmd moves its socket there when it listens.
+  if (::inotify_add_watch(changes.get(), folder.c_str(), IN_CREATE | IN_MOVED_TO | IN_ONLYDIR) < 0) {
     return fail_errno(ErrorCode::NotFound, errno, "cannot wait for a socket in {}", folder);
   }
   while (is_absent(path)) {

@@ -137,7 +137,7 @@ class Watch:
     """inotify(7) on a folder: Python has no module for it. One for all daemons, because the kernel cleans up after one
     that is closed while the next daemon starts, which cost that daemon half a millisecond."""
 
-    CREATED = 0x100
+    MOVED_TO = 0x80
     libc = ctypes.CDLL(None, use_errno=True)
     opened = {}
 
@@ -149,11 +149,11 @@ class Watch:
 
     def __init__(self, folder):
         self.fd = self.libc.inotify_init1(os.O_CLOEXEC)
-        if self.fd < 0 or self.libc.inotify_add_watch(self.fd, os.fsencode(folder), self.CREATED) < 0:
+        if self.fd < 0 or self.libc.inotify_add_watch(self.fd, os.fsencode(folder), self.MOVED_TO) < 0:
             raise BenchError(f"inotify on {folder}: {os.strerror(ctypes.get_errno())}")
 
     def wait(self):
-        """Until something was made in the folder, or long enough to look whether vmmd is still there."""
+        """Until something was moved into the folder, or long enough to look whether vmmd is still there."""
         if select.select([self.fd], [], [], 1)[0]:
             os.read(self.fd, 4096)
 
@@ -174,7 +174,7 @@ class Daemon:
         self.pid = spawn(VMMD, ["--api-socket", self.path, *arguments], self.writer, self.log)
 
     def connect(self):
-        """As soon as it listens: the socket's name is waited for; between bind and listen it refuses."""
+        """As soon as it listens, which is when the socket's name appears."""
         deadline = time.perf_counter() + PATIENCE
         while True:
             try:
@@ -182,8 +182,6 @@ class Daemon:
                 return self
             except FileNotFoundError:
                 self.folder_watch.wait()
-            except ConnectionRefusedError:
-                pass
             if time.perf_counter() > deadline or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 raise BenchError(f"vmmd did not start: {self.said()}") from None
 

@@ -1,14 +1,19 @@
 #include "api/socket.h"
 
 #include <fcntl.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -48,6 +53,37 @@ TEST_CASE("the API socket is a socket of mode 0600 that takes connections") {
   CHECK(S_ISSOCK(info.st_mode));
   CHECK((info.st_mode & 0777) == 0600);
   CHECK_NOTHROW(RawClient{path});
+}
+
+TEST_CASE("the socket's name appears when it listens, not before") {
+  const TempDir dir;
+  const UniqueFd changes(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+  REQUIRE(::inotify_add_watch(changes.get(), (dir / "").c_str(), IN_CREATE | IN_MOVED_TO) >= 0);
+  listen_at(dir / "s").reset();  // one is seen when it is bound
+  const auto socket = bind_api_socket(dir / "s");
+  REQUIRE(socket.has_value());
+  std::vector<std::pair<std::string, std::uint32_t>> seen;
+  alignas(inotify_event) std::array<char, 4096> events = {};
+  const ssize_t length = ::read(changes.get(), events.data(), events.size());
+  for (ssize_t at = 0; at < length;) {
+    const auto* event = reinterpret_cast<const inotify_event*>(&events.at(static_cast<std::size_t>(at)));
+    seen.emplace_back(event->name, event->mask);
+    at += static_cast<ssize_t>(sizeof *event + event->len);
+  }
+  using Event = std::pair<std::string, std::uint32_t>;
+  CHECK(seen ==
+        std::vector<Event>{{"s", IN_CREATE}, {"s.lock", IN_CREATE}, {"s~", IN_CREATE}, {"s", IN_MOVED_TO}});
+}
+
+TEST_CASE("what an ended vmmd left beside its place is replaced, anything else there refused") {
+  const TempDir dir;
+  listen_at(dir / "s~").reset();
+  CHECK(bind_api_socket(dir / "s").has_value());
+  CHECK_FALSE(exists(dir / "s~"));
+  std::ofstream(dir / "s~") << "precious";
+  CHECK_FALSE(bind_api_socket(dir / "s").has_value());
+  CHECK(std::filesystem::file_size(dir / "s~") == 8);
+  CHECK_FALSE(exists(dir / "s.lock"));
 }
 
 TEST_CASE("a clean end leaves nothing behind") {
