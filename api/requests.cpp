@@ -239,6 +239,7 @@ std::string to_json(const RestoreRequest& request) {
   write("vcpus", request.vcpus, plain.vcpus);
   if (!request.net_fds.empty()) {
     std::vector<NetFdCount> counts;
+    counts.reserve(request.net_fds.size());
     for (const NetFds& net : request.net_fds)
       counts.push_back({net.id, static_cast<std::uint32_t>(net.fds.size())});
     writer("net_fds", counts);

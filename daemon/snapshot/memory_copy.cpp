@@ -99,11 +99,14 @@ Status for_each_chunk(const std::vector<Chunk>& chunks, const Job& job,
     }
   };
   {
-    const unsigned cpus = std::clamp(std::thread::hardware_concurrency(), 1U, kMaxThreads);
-    const std::size_t extra = std::min<std::size_t>(cpus, chunks.size());
+    // One CPU stays free for the API, the guest and the kernel's write-back. With all of them at work,
+    // answers wait for a scheduler's tick, and the copy itself took longer.
+    const unsigned cpus = std::thread::hardware_concurrency();
+    const std::size_t wanted =
+        std::min<std::size_t>(std::clamp(cpus, 2U, kMaxThreads + 1) - 1, chunks.size());
     std::vector<std::jthread> threads;
     try {
-      for (std::size_t i = 1; i < extra; ++i) threads.emplace_back(worker);
+      for (std::size_t i = 1; i < wanted; ++i) threads.emplace_back(worker);
       // NOLINTNEXTLINE(bugprone-empty-catch): no more threads; those that run do the work
     } catch (const std::system_error&) {
     }
