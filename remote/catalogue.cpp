@@ -60,7 +60,17 @@ ordered_json report_json(const snapshot::VerifyReport& report) {
                               {"guest_address", range.guest_address},
                               {"length", range.length}});
   }
+  out["damaged_layers"] = report.damaged_layers;
   return out;
+}
+
+/// All that verify found, as one error.
+Status verdict(const snapshot::VerifyReport& report, const std::string& directory) {
+  snapshot::Problems problems;
+  if (!report.damaged.empty()) problems.add("memory.bin is damaged in {} places", report.damaged.size());
+  for (const std::string& layer : report.damaged_layers)
+    problems.add("{} is damaged: its digest differs", snapshot::shown(layer));
+  return problems.to_status(ErrorCode::BadRequest, fmt::format("{} is damaged", directory));
 }
 
 }  // namespace
@@ -127,22 +137,17 @@ Status run_snapshot_verify(Session& session, const Command&, const Arguments& ar
     };
     VMMD_ASSIGN(report, snapshot::verify_memory(opened, progress));
   }
+  const auto interrupted = [&] { return report.cancelled = report.cancelled || interrupts.next() != 0; };
+  report.damaged_layers = snapshot::damaged_layers(opened, interrupted);
   if (report.cancelled)
     return fail(ErrorCode::Conflict, "interrupted: nothing is known of {}", directory.native());
   session.set_result(json_text(report_json(report)));
-  if (const auto layers = snapshot::damaged_layers(opened); !layers.empty()) {
-    return fail(ErrorCode::BadRequest, "{} of {} is damaged: its digest differs", fmt::join(layers, ", "),
-                directory.native());
-  }
-  if (report.damaged.empty()) {
-    session.print(fmt::format("{} is intact: {} read, {} of holes", directory.native(),
-                              format_size(report.bytes_read),
-                              format_size(report.bytes_total - report.bytes_read)));
-    return {};
-  }
-  session.print(damage_text(report));
-  return fail(ErrorCode::BadRequest, "memory.bin of {} is damaged in {} places", directory.native(),
-              report.damaged.size());
+  if (!report.damaged.empty()) session.print(damage_text(report));
+  VMMD_TRY(verdict(report, directory.native()));
+  session.print(fmt::format("{} is intact: {} read, {} of holes", directory.native(),
+                            format_size(report.bytes_read),
+                            format_size(report.bytes_total - report.bytes_read)));
+  return {};
 }
 
 Status run_snapshot_digest(Session& session, const Command&, const Arguments& arguments) {
@@ -176,7 +181,9 @@ Status run_snapshot_delete(Session& session, const Command&, const Arguments& ar
 
 Status run_snapshot_gc(Session& session, const Command&, const Arguments& arguments) {
   VMMD_ASSIGN(const auto directory, directory_of(arguments));
-  VMMD_ASSIGN(const auto removed, snapshot::collect_leftovers(directory));
+  VMMD_ASSIGN(auto removed, snapshot::collect_leftovers(directory));
+  VMMD_ASSIGN(const auto inside, snapshot::collect_inside(directory));
+  removed.insert(removed.end(), inside.begin(), inside.end());
   auto paths = ordered_json::array();
   for (const auto& path : removed) {
     paths.push_back(path.native());

@@ -143,6 +143,9 @@ ordered_json details_json(const SnapshotDescription& snapshot) {
   for (const auto& unit : manifest.units()) {
     out["units"].push_back({{"name", unit.name()}, {"version", unit.version()}});
   }
+  // As last sealed: what a restore takes, unless config.json has been edited since.
+  auto config = ordered_json::parse(manifest.config(), nullptr, false);
+  if (!config.is_discarded()) out["config"] = std::move(config);
   out["required_features"] =
       std::vector<std::string>(manifest.required_features().begin(), manifest.required_features().end());
   if (manifest.has_config_sealed_at()) {
@@ -165,7 +168,13 @@ std::string list_text(const std::vector<SnapshotDescription>& snapshots, std::in
                     format_size(snapshot.size_on_disk), known ? fmt::to_string(manifest.vp_count()) : "?",
                     std::string(to_string(snapshot.state)), labels_text(manifest)});
   }
-  return format_table(rows);
+  std::string text = format_table(rows);
+  for (const SnapshotDescription& snapshot : snapshots) {
+    if (snapshot.state != snapshot::SnapshotState::Unreadable) continue;
+    for (const std::string& problem : snapshot.problems)
+      text += fmt::format("{}: {}\n", shown(snapshot.name), printable(problem));
+  }
+  return text;
 }
 
 std::string details_text(const SnapshotDescription& snapshot) {

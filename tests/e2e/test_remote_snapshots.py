@@ -3,11 +3,12 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
 
 import pytest
 
 from remote import AtTerminal, as_json, fails, ok, remote
-from vmmd import bare
+from vmmd import REMOTE, bare
 
 pytestmark = pytest.mark.guest
 
@@ -54,6 +55,23 @@ def test_list_shows_torn_ones(snapshots):
     assert "torn" in ok(None, "snapshot", "list", snapshots)
 
 
+def test_list_shows_what_cannot_be_read_and_why(snapshots):
+    (snapshots / "one").chmod(0)
+    (snapshots / "two" / "manifest.bin").chmod(0)
+    # Root without what lets it read everything is like others here.
+    drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    text, script = (subprocess.run([*drop, REMOTE, "snapshot", "list", snapshots, *more], check=True, capture_output=True, text=True).stdout
+                    for more in ([], ["--json"]))
+    (snapshots / "one").chmod(0o700)
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines] == ["NAME", "one", "two", "one:", "two:"]
+    assert "unreadable" in lines[1] and "unreadable" in lines[2]
+    assert str(snapshots / "one") in lines[3] and "Permission denied" in lines[3]
+    assert "manifest.bin" in lines[4] and "Permission denied" in lines[4]
+    for found in json.loads(script)["result"]:
+        assert found["state"] == "unreadable" and "Permission denied" in found["problems"][0]
+
+
 def test_list_of_nothing(tmp_path):
     assert "no snapshots" in ok(None, "snapshot", "list", tmp_path)
     assert as_json(None, "snapshot", "list", tmp_path)["result"] == []
@@ -68,6 +86,8 @@ def test_info_tells_everything(snapshots):
     assert {unit["name"] for unit in info["units"]} >= {"vm", "vcpu0", "serial0", "ioapic"}
     assert sum(part["length"] for part in info["memory_layout"]) == 64 << 20
     assert {file["name"] for file in info["files"]} >= {"state.bin", "memory.bin", "config.json"}
+    assert info["config"] == json.loads((snapshots / "one" / "config.json").read_text())
+    assert info["config"]["memory"]["size"] == 64 << 20
     fails_text = remote(None, "snapshot", "info", snapshots)
     assert fails_text.returncode == 1 and "is not a snapshot" in fails_text.stderr
 
@@ -116,6 +136,27 @@ def test_verify_finds_what_changed(snapshots):
                        {"file_offset": 40 << 20, "guest_address": 40 << 20, "length": 2 << 20}]
 
 
+def test_verify_tells_all_that_is_damaged(start, tmp_path):
+    (tmp_path / "image").write_bytes(bytes(1 << 20))
+    daemon = start()
+    daemon.boot(bare("pattern"), disks=[{"id": name, "path": str(tmp_path / "image"), "overlay": "memory"} for name in ("a", "b", "c")])
+    snap = tmp_path / "snap"
+    daemon.snapshot(snap, pause=True)
+    for file, place in (("memory.bin", 5 << 20), ("disk-a.bin", 3), ("disk-c.bin", 4)):
+        with open(snap / file, "r+b") as damaged:
+            damaged.seek(place)
+            damaged.write(b"!")
+    run = remote(None, "snapshot", "verify", snap)
+    assert run.returncode == 1
+    assert run.stdout.splitlines()[1].split() == ["2", "MiB", "0x400000", "0x400000"]
+    assert [line.split(": ", 1)[1] for line in run.stderr.splitlines()[1:]] == [
+        f"{snap} is damaged", "memory.bin is damaged in 1 places", "disk-a.bin is damaged: its digest differs",
+        "disk-c.bin is damaged: its digest differs"], run.stderr
+    result = as_json(None, "snapshot", "verify", snap)["result"]
+    assert [found["file_offset"] for found in result["damaged"]] == [4 << 20]
+    assert result["damaged_layers"] == ["disk-a.bin", "disk-c.bin"]
+
+
 def test_verify_at_a_terminal_shows_how_far_it_is_and_leaves_only_its_verdict(snapshots):
     with AtTerminal(None, "snapshot", "verify", snapshots / "one") as run:
         run.expect(r"verify \[=* *\] +\d+%  \d+ MiB of ")
@@ -138,6 +179,14 @@ def test_gc_removes_what_a_killed_daemon_left(snapshots):
     assert ok(None, "snapshot", "gc", snapshots) == f"removed {left}\n"
     assert ok(None, "snapshot", "gc", snapshots) == ""
     assert sorted(entry.name for entry in snapshots.iterdir()) == ["one", "two"]
+
+
+def test_gc_removes_what_a_killed_change_left_inside(snapshots):
+    left = snapshots / "one" / f".manifest.bin.vmmd-{2**22 - 1}-0123456789abcdef.partial"
+    left.write_bytes(b"half")
+    assert ok(None, "snapshot", "gc", snapshots) == f"removed {left}\n"
+    assert as_json(None, "snapshot", "gc", snapshots)["result"] == []
+    ok(None, "snapshot", "check", snapshots / "one")
 
 
 def edit(snapshot, change):

@@ -25,33 +25,57 @@ constexpr std::size_t kParentLimit = 1'000'000;  // entries of a directory of sn
 constexpr std::size_t kInsideLimit = 10'000;     // entries of a snapshot
 constexpr std::uint64_t kBlock = 512;            // bytes: the unit of st_blocks, whatever the filesystem's
 
+bool is_name(std::string_view entry) {
+  return std::find(kNames.begin(), kNames.end(), entry) != kNames.end();
+}
+
+/// Left by an interrupted change (reseal.h).
+bool is_leftover(std::string_view entry) {
+  return is_name(hidden_for(entry));
+}
+
 bool is_ours(std::string_view entry) {
-  if (std::find(kNames.begin(), kNames.end(), entry) != kNames.end() || is_layer_name(entry)) return true;
-  // Left by an interrupted change (reseal.h).
-  const std::string_view replaced = hidden_for(entry);
-  return !replaced.empty() && std::find(kNames.begin(), kNames.end(), replaced) != kNames.end();
+  return is_name(entry) || is_layer_name(entry) || is_leftover(entry);
 }
 
 struct Footprint {
-  bool any = false;  // is one of the files there?
+  bool any = false;         // is one of the files there?
+  bool unreadable = false;  // one of them is, and cannot be opened
   std::uint64_t bytes = 0;
 };
+
+/// Asks the kernel: what permits and forbids is more than modes and owners. Not of files that are no files:
+/// opening those may do something.
+bool can_be_read(int directory, const std::string& name) {
+  const UniqueFd fd(retry([&] {
+    return ::openat(directory, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  }));
+  return fd || errno == ENOENT || errno == ELOOP;
+}
 
 Footprint footprint(int directory) {
   Footprint found;
   for (const std::string_view name : kNames) {
     struct stat info = {};
-    if (::fstatat(directory, std::string(name).c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) continue;
+    if (::fstatat(directory, std::string(name).c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+      if (errno != ENOENT) found.unreadable = true;
+      continue;
+    }
     found.any = true;
-    if (S_ISREG(info.st_mode)) found.bytes += static_cast<std::uint64_t>(info.st_blocks) * kBlock;
+    if (!S_ISREG(info.st_mode)) continue;
+    found.bytes += static_cast<std::uint64_t>(info.st_blocks) * kBlock;
+    if (!can_be_read(directory, std::string(name))) found.unreadable = true;
   }
   // Their layers, which have no fixed names.
   const auto entries = directory_entries(directory, kInsideLimit, "");
   for (const std::string& entry : entries ? *entries : std::vector<std::string>()) {
+    if (is_name(entry)) found.any = true;  // though it may be forbidden to look at it
     struct stat info = {};
     if (!is_layer_name(entry) || ::fstatat(directory, entry.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
       continue;
-    if (S_ISREG(info.st_mode)) found.bytes += static_cast<std::uint64_t>(info.st_blocks) * kBlock;
+    if (!S_ISREG(info.st_mode)) continue;
+    found.bytes += static_cast<std::uint64_t>(info.st_blocks) * kBlock;
+    if (!can_be_read(directory, entry)) found.unreadable = true;
   }
   return found;
 }
@@ -81,10 +105,50 @@ std::string_view to_string(SnapshotState state) {
       return "torn";
     case SnapshotState::Consumed:
       return "consumed";
+    case SnapshotState::Unreadable:
+      return "unreadable";
     case SnapshotState::NotASnapshot:
       break;
   }
   return "not a snapshot";
+}
+
+namespace {
+
+/// In one snapshot; nothing if it is none.
+Status collect_in(const std::filesystem::path& path, std::vector<std::filesystem::path>& removed) {
+  const UniqueFd directory(
+      retry([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); }));
+  if (!directory || !footprint(directory.get()).any) return {};
+  const auto entries = directory_entries(directory.get(), kInsideLimit, path.native());
+  if (!entries || std::none_of(entries->begin(), entries->end(), is_leftover)) return {};
+  // Who changes a snapshot holds this lock.
+  VMMD_ASSIGN(const bool locked, lock_directory(directory.get(), false));
+  if (!locked) return {};
+  for (const std::string& entry : *entries) {
+    if (!is_leftover(entry)) continue;
+    if (retry([&] { return ::unlinkat(directory.get(), entry.c_str(), 0); }) == 0) {
+      removed.push_back(path / entry);
+    } else if (errno != ENOENT) {
+      return fail_errno(ErrorCode::Internal, errno, "cannot remove {}/{}", path.native(), entry);
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<std::filesystem::path>> collect_inside(const std::filesystem::path& parent) {
+  VMMD_ASSIGN(const UniqueFd directory, open_file(parent, O_RDONLY | O_DIRECTORY));
+  VMMD_ASSIGN(std::vector<std::string> entries,
+              directory_entries(directory.get(), kParentLimit, parent.native()));
+  std::sort(entries.begin(), entries.end());
+  std::vector<std::filesystem::path> removed;
+  VMMD_TRY(collect_in(parent, removed));
+  for (const std::string& entry : entries) {
+    if (entry.front() != '.') VMMD_TRY(collect_in(parent / entry, removed));
+  }
+  return removed;
 }
 
 Result<SnapshotDescription> describe(const std::filesystem::path& path) {
@@ -100,13 +164,14 @@ Result<SnapshotDescription> describe(const std::filesystem::path& path) {
     return fail_errno(ErrorCode::BadRequest, errno, "cannot open {}", path.native());
   }
   const Footprint found = footprint(directory.get());
-  if (!found.any) return description;
+  if (!found.any && !found.unreadable) return description;
   description.size_on_disk = found.bytes;
   Problems problems;
   auto snapshot = inspect_snapshot(path, {.allow_consumed = true}, problems);
   if (snapshot) description.manifest = std::move(snapshot->manifest);
   description.problems = problems.messages();
-  description.state = !problems.empty()                     ? SnapshotState::Torn
+  description.state = found.unreadable                      ? SnapshotState::Unreadable
+                      : !problems.empty()                   ? SnapshotState::Torn
                       : description.manifest.has_consumed() ? SnapshotState::Consumed
                                                             : SnapshotState::Complete;
   return description;
@@ -121,9 +186,17 @@ Result<std::vector<SnapshotDescription>> list_snapshots(const std::filesystem::p
   for (const std::string& entry : entries) {
     if (entry.front() == '.') continue;
     auto description = describe(parent / entry);
-    // Gone meanwhile, or not ours to look at: a list of the others is still worth having.
-    if (!description || description->state == SnapshotState::NotASnapshot) continue;
-    snapshots.push_back(std::move(*description));
+    if (description && description->state == SnapshotState::NotASnapshot) continue;
+    if (description) {
+      snapshots.push_back(std::move(*description));
+    } else if (description.error().code != ErrorCode::NotFound) {  // gone meanwhile
+      snapshots.push_back({.state = SnapshotState::Unreadable,
+                           .path = parent / entry,
+                           .name = entry,
+                           .manifest = {},
+                           .size_on_disk = 0,
+                           .problems = {description.error().to_string()}});
+    }
   }
   return snapshots;
 }

@@ -1,10 +1,15 @@
 #include "daemon/snapshot/format/catalogue.h"
 
+#include <sys/file.h>
+#include <sys/fsuid.h>
+#include <unistd.h>
+
 #include <filesystem>
 #include <string>
 
 #include <doctest/doctest.h>
 
+#include "base/file.h"
 #include "daemon/snapshot/format/leftovers.h"
 #include "daemon/snapshot/format/reseal.h"
 #include "tests/unit/snapshot/fixture.h"
@@ -13,6 +18,19 @@ using namespace vmmd;
 using namespace vmmd::snapshot;
 using namespace vmmd::snapshot::test;
 namespace fs = std::filesystem;
+
+namespace {
+
+/// On files this thread has no more rights than anybody, while it lives.
+class AsNobody {
+ public:
+  AsNobody() { ::setfsuid(::geteuid() == 0 ? 65534 : ::geteuid()); }
+  AsNobody(const AsNobody&) = delete;
+  AsNobody& operator=(const AsNobody&) = delete;
+  ~AsNobody() { ::setfsuid(::geteuid()); }
+};
+
+}  // namespace
 
 TEST_CASE("a complete snapshot is described") {
   const TempDir dir;
@@ -92,6 +110,64 @@ TEST_CASE("a list has the snapshots in order, torn ones too, and nothing else") 
   CHECK((*list)[0].name == "one");
   CHECK((*list)[1].name == "two");
   CHECK((*list)[1].state == SnapshotState::Torn);
+}
+
+TEST_CASE("a list has what cannot be read, with the reason") {
+  const TempDir dir;
+  fs::permissions(dir.path(), fs::perms(0755));
+  for (const char* name : {"closed", "half", "open", "unsearchable"}) {
+    publish_sample(dir / name);
+    fs::permissions(dir / name, fs::perms(0755));
+    for (const auto& file : fs::directory_iterator(dir / name)) fs::permissions(file, fs::perms(0644));
+  }
+  fs::permissions(dir / "closed", fs::perms::none);
+  fs::permissions(dir / "half/manifest.bin", fs::perms::none);
+  fs::permissions(dir / "unsearchable", fs::perms(0444));
+  const auto list = [&dir] {
+    const AsNobody nobody;
+    return list_snapshots(dir.path());
+  }();
+  for (const char* name : {"closed", "unsearchable"}) fs::permissions(dir / name, fs::perms(0755));
+  REQUIRE(list);
+  REQUIRE(list->size() == 4);
+  for (const std::size_t i : {0U, 1U, 3U}) {
+    const SnapshotDescription& found = (*list)[i];
+    CAPTURE(found.name);
+    CHECK(found.state == SnapshotState::Unreadable);
+    REQUIRE_FALSE(found.problems.empty());
+    CHECK(found.problems[0].find("Permission denied") != std::string::npos);
+  }
+  CHECK((*list)[1].problems[0].find("manifest.bin") != std::string::npos);
+  CHECK((*list)[2].state == SnapshotState::Complete);
+}
+
+TEST_CASE("what an interrupted change left inside snapshots is removed, and nothing else") {
+  const TempDir dir;
+  publish_sample(dir / "one");
+  publish_sample(dir / "two");
+  const std::string left = ".manifest.bin.vmmd-1-0123456789abcdef.partial";
+  const std::string others = ".notes.vmmd-1-0123456789abcdef.partial";
+  for (const std::string snapshot : {"one/", "two/"}) {
+    write_text(dir / (snapshot + left), "x");
+    write_text(dir / (snapshot + others), "x");
+  }
+  fs::create_directory(dir / "none");
+  write_text(dir / ("none/" + left), "x");
+  const UniqueFd changing = *open_file(dir / "two", O_RDONLY | O_DIRECTORY);
+  REQUIRE(::flock(changing.get(), LOCK_EX) == 0);
+  auto removed = collect_inside(dir.path());
+  REQUIRE(removed);
+  CHECK(*removed == std::vector<fs::path>{dir / "one" / left});
+  CHECK(fs::exists(dir / "two" / left));
+  REQUIRE(::flock(changing.get(), LOCK_UN) == 0);
+  removed = collect_inside(dir / "two");
+  REQUIRE(removed);
+  CHECK(*removed == std::vector<fs::path>{dir / "two" / left});
+  for (const char* snapshot : {"one", "two"}) {
+    CHECK(open_snapshot(dir / snapshot));
+    CHECK(fs::exists(dir / snapshot / others));
+  }
+  CHECK(fs::exists(dir / "none" / left));
 }
 
 TEST_CASE("a snapshot is deleted, complete or torn, and nothing is left") {
