@@ -4,7 +4,9 @@ import subprocess
 
 import pytest
 
+import golden_devices
 import snapshots
+from remote import remote
 from vmmd import ROOT, eventually
 from test_lifecycle import counters
 from test_snapshot import lcg
@@ -14,7 +16,7 @@ ADVICE = ("cpu_check=ignore", "TSC")  # one of them is in every refusal for the 
 
 
 def test_there_are_some():
-    assert {path.name.split("-")[1].split(".")[0] for path in GOLDEN} >= {"tick", "pattern", "smp", "cruncher"}
+    assert {path.name.split("-")[1].split(".")[0] for path in GOLDEN} >= {"tick", "pattern", "smp", "cruncher", "devices"}
     assert all(path.stat().st_size <= 200 << 10 for path in GOLDEN)
 
 
@@ -27,9 +29,11 @@ def golden(request, tmp_path):
     return tmp_path / name, name.rsplit("-", 1)[1]
 
 
-def goes_on(guest, serial):
+def goes_on(guest, serial, folder):
     """The guest is where it was, and lives."""
-    if guest == "tick":
+    if guest == "devices":
+        golden_devices.goes_on(serial, folder)
+    elif guest == "tick":
         first = int(serial.expect(r"^tick (\d+)$")[1])
         assert first >= 10
         serial.expect(f"^tick {first + 1}$")
@@ -52,11 +56,24 @@ def test_it_opens_and_checks(golden):
     assert snapshots.judge(folder) == "complete"
 
 
+def test_the_files_of_its_devices_are_asked_for(golden):
+    folder, guest = golden
+    if guest != "devices":
+        pytest.skip("it has none")
+    said = remote(None, "snapshot", "check", folder)
+    assert said.returncode != 0
+    for name in ("disk.img", "pmem.img"):
+        assert re.search(rf"/{name}.*No such file", said.stderr), said.stderr
+
+
 @pytest.mark.parametrize("mode", ["cow", "copy"])
 def test_it_restores_and_goes_on(start, golden, mode):
     folder, guest = golden
     daemon = start()
     override = {"serial": {"mode": "Socket", "socket": str(daemon.serial_path)}}
+    if guest == "devices":
+        golden_devices.make_backings(folder.parent)
+        override |= golden_devices.overrides(folder.parent)
     request = {"source_url": f"file://{folder}", "resume": True, "overrides": override, "memory_restore_mode": mode}
     status, body = daemon.raw("PUT", "vm.restore", request)
     if status >= 300:
@@ -66,7 +83,7 @@ def test_it_restores_and_goes_on(start, golden, mode):
         assert daemon.raw("GET", "vm.info")[0] == 404
         print(f"with cpu_check=ignore, since: {text}")
         daemon.put("vm.restore", {**request, "cpu_check": "ignore"})
-    goes_on(guest, daemon.serial())
+    goes_on(guest, daemon.serial(), folder.parent)
     # And what this build makes of it is a snapshot as any.
     daemon.put("vm.pause")
     daemon.snapshot(folder.parent / "again")

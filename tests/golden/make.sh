@@ -8,6 +8,8 @@
 #   pattern  2.1 MiB of RAM, what is left of it filled with the pattern of seed 7
 #   smp      two CPUs, each counting in its own word
 #   cruncher registers only: general, SSE and x87, in the middle of arithmetic
+#   devices  a PC with every virtio device that needs no rights, all in use; the files below its disk's overlay and its
+#            persistent memory are made again by tests/e2e/golden_devices.py where it is restored
 # The CPU they were made on is in their manifests; it may be any.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,7 +18,7 @@ work=$(mktemp -d /tmp/vmmd-golden.XXXXXX) # its name stands in config.json
 trap 'rm -rf "$work"' EXIT
 PYTHONPATH=$here/../e2e /usr/bin/python3 - "$work" <<'PYTHON'
 import pathlib, shutil, sys
-import vmmd
+import golden_devices, vmmd
 work = pathlib.Path(sys.argv[1])
 GUESTS = {
     "tick": ("", 1, 16 << 20, [], r"^tick 10$"),
@@ -35,6 +37,17 @@ for name, (cmdline, cpus, memory, lines, ready) in GUESTS.items():
     version = daemon.get("vmm.ping")["version"].lstrip("v")
     daemon.snapshot(work / f"{version}-{name}", labels={"golden": name})
     daemon.kill()
+
+golden_devices.make_backings(work)
+shutil.copy(vmmd.bare("devices"), work / "devices.elf")
+daemon = vmmd.Daemon(work / "devices")
+serial = daemon.boot(work / "devices.elf", memory=16 << 20, **golden_devices.config(work))
+serial.expect(r"^devices ready$")
+golden_devices.use(serial)
+daemon.put("vm.pause")
+version = daemon.get("vmm.ping")["version"].lstrip("v")
+daemon.snapshot(work / f"{version}-devices", labels={"golden": "devices"})
+daemon.kill()
 PYTHON
 for snapshot in "$work"/*-*/; do
   name=$(basename "$snapshot")
