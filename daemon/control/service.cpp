@@ -100,7 +100,7 @@ Status DaemonService::run(api::Command command, snapshot::Job* job) {
     case api::Command::Shutdown:
       return control_.shutdown();
     case api::Command::Reboot:
-      return control_.reboot(*job);
+      return control_.reboot_if_bootable(*job);
     case api::Command::Delete:
       return control_.remove();
     case api::Command::PowerButton:

@@ -233,6 +233,15 @@ Status VmControl::reboot(snapshot::Job& job) {
   return {};
 }
 
+Status VmControl::reboot_if_bootable(snapshot::Job& job) {
+  VMMD_TRY(vm::check_action(Action::Reboot, state_));
+  if (auto there = vm::Machine::check_boot_files(config_.payload); !there) {
+    return wrap(std::move(there).error(),
+                "the VM is left as it is: a reboot needs its kernel and initramfs, unlike a restore");
+  }
+  return reboot(job);
+}
+
 Status VmControl::remove() {
   VMMD_TRY(vm::check_action(Action::Delete, state_));
   if (!state_) return {};

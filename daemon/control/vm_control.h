@@ -54,6 +54,8 @@ class VmControl {
   Status resume();
   Status shutdown();
   Status reboot(snapshot::Job& job);
+  /// As a user asks for it: what could not boot again is left as it is.
+  Status reboot_if_bootable(snapshot::Job& job);
   Status remove();
   Status power_button();
   Status nmi();

@@ -152,6 +152,11 @@ Status Machine::create_vcpus(const api::VmConfig& config, VcpuListener& listener
   return {};
 }
 
+Status Machine::check_boot_files(const api::PayloadConfig& payload) {
+  VMMD_TRY(open_boot_files(payload));
+  return {};
+}
+
 Status Machine::boot(const api::VmConfig& config) {
   VMMD_ASSIGN(const OpenBootFiles open, open_boot_files(config.payload));
   devices::VmGenId::Id id{};

@@ -57,6 +57,9 @@ class Machine {
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
 
+  /// Can the files that boot() loads be opened? They may have gone since the VM was created; a restored one
+  /// may never have had them on this host.
+  static Status check_boot_files(const api::PayloadConfig& payload);
   /// Loads kernel, initramfs, command line and ACPI tables, and sets the boot processor's registers.
   Status boot(const api::VmConfig& config);
 
