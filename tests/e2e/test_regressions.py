@@ -51,13 +51,33 @@ def test_a_restored_driver_notifies_without_an_exit_to_vmmd(start, with_disk):
     assert seen["notifications"] > 0 and seen["mmio_notifications"] == 0, seen
 
 
+def resume_traced(daemon, folder):
+    """What KVM answered when it was asked to tell the guest."""
+    with strace.Strace(folder / "trace", daemon.process.pid, "-e", "trace=ioctl", "-X", "raw", follow=True) as trace:
+        daemon.put("vm.resume")
+    return re.findall(rf"ioctl\(\d+, {KVM_KVMCLOCK_CTRL:#x}, .*\) += (.+)", trace.text)
+
+
 def test_a_guest_with_kvmclock_is_told_that_it_stood_still(start, with_disk, tmp_path):
     """Firecracker #5494: without KVM_KVMCLOCK_CTRL its watchdog takes the pause for a lockup."""
     daemon = start()
     daemon.restore(with_disk, resume=False)
     for _ in range(2):  # after the restore, and after a pause
-        with strace.Strace(tmp_path / "trace", daemon.process.pid, "-e", "trace=ioctl", "-X", "raw", follow=True) as trace:
-            daemon.put("vm.resume")
-        told = re.findall(rf"ioctl\(\d+, {KVM_KVMCLOCK_CTRL:#x}, .*\) += (\S+)", trace.text)
-        assert told == ["0", "0"], trace.text
+        assert resume_traced(daemon, tmp_path) == ["0", "0"]
         daemon.put("vm.pause")
+
+
+@pytest.mark.skipif(vmmd.SANITIZED, reason="sanitizers and ptrace do not go together")
+def test_a_guest_without_kvmclock_goes_on_though_it_cannot_be_told(start, tmp_path):
+    first = start()
+    first.boot(bare("tick")).expect(r"^tick 3$")
+    first.put("vm.pause")
+    first.snapshot(tmp_path / "snap")
+    first.kill()
+    second = start()
+    serial = second.restore(tmp_path / "snap", resume=False)
+    for line in ("after the restore", "after a pause"):
+        told, = resume_traced(second, tmp_path)
+        assert "EINVAL" in told
+        serial.ask(line, f"^echo {line}$")
+        second.put("vm.pause")
