@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -42,10 +43,12 @@ std::string mode_name(CaptureMode mode) {
   }
 }
 
-Result<Captured> copy_ram(const memory::GuestRam& ram, StagedSnapshot& staged, Job& job) {
-  VMMD_ASSIGN(const int fd, staged.create_file(kMemoryName));
+Result<Captured> copy_ram(const memory::GuestRam& ram, int fd, StagedSnapshot& staged, Job& job) {
   Captured captured{CAPTURE_MODE_COPY, 0, MemoryDigests(ram.size())};
-  VMMD_ASSIGN(captured.bytes_written, copy_memory_out(ram, fd, *captured.digests, job));
+  const auto leave = [&staged](std::vector<std::jthread> writers) {
+    staged.leave_behind(std::move(writers));
+  };
+  VMMD_ASSIGN(captured.bytes_written, copy_memory_out(ram, fd, *captured.digests, job, leave));
   return captured;
 }
 
@@ -54,19 +57,23 @@ Result<Captured> link_ram(const memory::GuestRam& ram, const std::string& name, 
   return Captured{CAPTURE_MODE_LINK, 0, std::nullopt};
 }
 
-Result<Captured> reflink_ram(const memory::GuestRam& ram, StagedSnapshot& staged) {
-  VMMD_ASSIGN(const int fd, staged.create_file(kMemoryName));
-  if (::ioctl(fd, FICLONE, ram.fd()) != 0) {
-    const int error = errno;
-    if (error == EXDEV || error == EOPNOTSUPP || error == EINVAL || error == ENOTTY) {
+// Conflict where the two files cannot share blocks; `fd` is as empty as before then.
+Result<Captured> reflink_ram(const memory::GuestRam& ram, int fd) {
+  if (::ioctl(fd, FICLONE, ram.fd()) == 0) return Captured{CAPTURE_MODE_REFLINK, 0, std::nullopt};
+  const int error = errno;
+  switch (error) {
+    case EXDEV:
+    case EOPNOTSUPP:
+    case EPERM:
+    case EINVAL:
+    case ENOTTY:
       return fail_errno(
           ErrorCode::Conflict, error,
           "the filesystem cannot clone the memory file: memory file and snapshot must be on one "
           "filesystem with reflinks (XFS, btrfs); use mode copy or link");
-    }
-    return fail_errno(ErrorCode::Internal, error, "cannot clone the memory file");
+    default:
+      return fail_errno(ErrorCode::Internal, error, "cannot clone the memory file");
   }
-  return Captured{CAPTURE_MODE_REFLINK, 0, std::nullopt};
 }
 
 Status check_links(const memory::GuestRam& ram, Mode mode) {
@@ -84,27 +91,27 @@ Status check_links(const memory::GuestRam& ram, Mode mode) {
   return fail(ErrorCode::BadRequest, "mode {} {}", mode == Mode::Link ? "link" : "reflink", why);
 }
 
-// The cheapest that is possible, if the user left it to us. A clone leaves the VM's own file writable in
-// place and costs as little as a link; a link needs no special filesystem.
+// Not where it was tried, that is. A disk that fails would only fail again.
+bool is_impossible(const Result<Captured>& captured) {
+  return !captured && captured.error().code == ErrorCode::Conflict;
+}
+
+// The cheapest that is possible, if the user left it to us: a link needs no special filesystem, a clone no
+// file that has one name and one owner.
 Result<Captured> capture_ram(const memory::GuestRam& ram, const std::string& file, Mode mode,
                              StagedSnapshot& staged, Job& job) {
   if (mode == Mode::Link || mode == Mode::Reflink) VMMD_TRY(check_links(ram, mode));
-  switch (mode) {
-    case Mode::Copy:
-      return copy_ram(ram, staged, job);
-    case Mode::Link:
-      return link_ram(ram, file, staged);
-    case Mode::Reflink:
-      return reflink_ram(ram, staged);
-    case Mode::Auto:
-      break;
-  }
-  if (ram.backing() == memory::Backing::File) {
+  const bool is_auto_in_file = mode == Mode::Auto && ram.backing() == memory::Backing::File;
+  if (mode == Mode::Link || is_auto_in_file) {
     auto linked = link_ram(ram, file, staged);
-    // Another filesystem, or one without links: copy. A disk that fails would only fail again.
-    if (linked || linked.error().code != ErrorCode::Conflict) return linked;
+    if (mode == Mode::Link || !is_impossible(linked)) return linked;
   }
-  return copy_ram(ram, staged, job);
+  VMMD_ASSIGN(const int fd, staged.create_file(kMemoryName));
+  if (mode == Mode::Reflink || is_auto_in_file) {
+    auto cloned = reflink_ram(ram, fd);
+    if (mode == Mode::Reflink || !is_impossible(cloned)) return cloned;
+  }
+  return copy_ram(ram, fd, staged, job);
 }
 
 // Whatever a cancelled step says, the reason is that it was cancelled.
@@ -173,7 +180,7 @@ Result<api::SnapshotResult> take_snapshot(vm::Machine& machine, const api::VmCon
     const std::string name = device.end->snapshot_file();
     if (name.empty()) continue;
     VMMD_ASSIGN(const int fd, staged.create_layer(name));
-    VMMD_TRY(device.end->save_file(fd));
+    VMMD_TRY(or_cancelled(device.end->save_file(fd, job.stop_token()), job));
   }
   job.enter_phase("memory");
   VMMD_TRY(machine.ram().check_whole());

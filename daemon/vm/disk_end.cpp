@@ -79,8 +79,8 @@ std::string DiskEnd::snapshot_file() const {
   return memory_ != nullptr ? layer_name() : std::string();
 }
 
-Status DiskEnd::save_file(int fd) const {
-  return memory_->save(fd, layer_name());
+Status DiskEnd::save_file(int fd, const std::stop_token& cancel) const {
+  return memory_->save(fd, layer_name(), cancel);
 }
 
 Result<std::unique_ptr<devices::VirtioDevice>> DiskEnd::make_device(const DeviceGlue& glue) {

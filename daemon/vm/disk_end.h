@@ -23,7 +23,7 @@ class DiskEnd final : public HostEnd {
   Status resize(std::uint64_t bytes) override;
   [[nodiscard]] std::optional<OwnLoop> own_loop() const override;
   [[nodiscard]] std::string snapshot_file() const override;
-  [[nodiscard]] Status save_file(int fd) const override;
+  [[nodiscard]] Status save_file(int fd, const std::stop_token& cancel) const override;
 
  private:
   DiskEnd(api::DiskConfig config, std::shared_ptr<RateLimitGroups> groups)

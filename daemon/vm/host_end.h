@@ -3,6 +3,7 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -50,8 +51,8 @@ class HostEnd {
   [[nodiscard]] virtual std::string snapshot_file() const { return {}; }
   /// Is all there that the guest believes to be there? No snapshot is made of what is not.
   [[nodiscard]] virtual Status check_whole() const { return {}; }
-  /// Writes it into the empty file `fd`. While the machine is paused.
-  [[nodiscard]] virtual Status save_file(int /*fd*/) const { return {}; }
+  /// Writes it into the empty file `fd`. While the machine is paused. A Conflict soon after `cancel` comes.
+  [[nodiscard]] virtual Status save_file(int /*fd*/, const std::stop_token& /*cancel*/) const { return {}; }
   /// Makes what is behind the device as large; its model is told by its owner. BadRequest if it cannot be.
   virtual Status resize(std::uint64_t /*bytes*/) {
     return fail(ErrorCode::BadRequest, "this device has no size that can be changed");

@@ -95,8 +95,8 @@ Status PmemEnd::check_whole() const {
               config_.pci.id.value_or(""), file_->name(), length, mapping_.size());
 }
 
-Status PmemEnd::save_file(int fd) const {
-  return save_private_pages(mapping_, fd, pages_name(config_));
+Status PmemEnd::save_file(int fd, const std::stop_token& cancel) const {
+  return save_private_pages(mapping_, fd, pages_name(config_), cancel);
 }
 
 Status give_pmem_sizes(api::VmConfig& config) {

@@ -29,7 +29,7 @@ class PmemEnd final : public HostEnd {
   [[nodiscard]] std::string snapshot_file() const override;
   /// Not if the file was cut: what lay beyond is gone, and the guest that touches it is stopped.
   [[nodiscard]] Status check_whole() const override;
-  [[nodiscard]] Status save_file(int fd) const override;
+  [[nodiscard]] Status save_file(int fd, const std::stop_token& cancel) const override;
 
  private:
   PmemEnd(api::PmemConfig config, std::uint64_t start, std::unique_ptr<devices::RawFile> file,

@@ -106,7 +106,8 @@ Result<PageSet> written_pages(const memory::Mapping& mapping) {
 
 }  // namespace
 
-Status save_private_pages(const memory::Mapping& mapping, int fd, const std::string& name) {
+Status save_private_pages(const memory::Mapping& mapping, int fd, const std::string& name,
+                          const std::stop_token& cancel) {
   VMMD_ASSIGN(PageSet written, written_pages(mapping));
   const Header header{.length = mapping.size()};
   VMMD_TRY(write_all_at(fd, std::as_bytes(std::span(&header, 1)), 0, name));
@@ -116,8 +117,13 @@ Status save_private_pages(const memory::Mapping& mapping, int fd, const std::str
     return fail_errno(ErrorCode::Internal, errno, "cannot size {}", name);
   }
   return written.for_each_run([&](std::uint64_t page, std::uint64_t count) -> Status {
-    VMMD_TRY(write_all_at(fd, {mapping.data() + page * kPage, count * kPage}, at, name));
-    at += count * kPage;
+    constexpr std::uint64_t kMost = 256;  // pages at once: a cancel waits for no more
+    for (const std::uint64_t end = page + count; page < end; page += kMost) {
+      if (cancel.stop_requested()) return fail(ErrorCode::Conflict, "writing {} was cancelled", name);
+      const std::uint64_t bytes = std::min(kMost, end - page) * kPage;
+      VMMD_TRY(write_all_at(fd, {mapping.data() + page * kPage, bytes}, at, name));
+      at += bytes;
+    }
     return {};
   });
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <stop_token>
 #include <string>
 
 #include "base/result.h"
@@ -14,8 +15,10 @@ namespace vmmd::vm {
 // follows (the lowest bit of the first byte is the first page's), zeroes up to a multiple of 4096; then those
 // pages, in order.
 
-/// Writes them into the empty file `fd`. Nobody writes to the mapping meanwhile.
-Status save_private_pages(const memory::Mapping& mapping, int fd, const std::string& name);
+/// Writes them into the empty file `fd`. Nobody writes to the mapping meanwhile. A Conflict, between two
+/// pieces, once `cancel` comes.
+Status save_private_pages(const memory::Mapping& mapping, int fd, const std::string& name,
+                          const std::stop_token& cancel = {});
 
 /// Brings them back into a mapping of the same file. BadRequest, perhaps after some pages, if `fd` is not
 /// what the other wrote for a mapping of this length.

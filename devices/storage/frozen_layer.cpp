@@ -71,8 +71,9 @@ class TableCheck {
 };
 
 Status copy(int from, std::uint64_t from_offset, int to, std::uint64_t to_offset, std::uint64_t length,
-            std::vector<std::byte>& buffer, const std::string& name) {
+            std::vector<std::byte>& buffer, const std::string& name, const std::stop_token& stop) {
   while (length > 0) {
+    if (stop.stop_requested()) return fail(ErrorCode::Conflict, "writing {} was cancelled", name);
     const std::uint64_t step = std::min<std::uint64_t>(length, buffer.size());
     const std::span<std::byte> piece(buffer.data(), step);
     VMMD_TRY(read_exact_at(from, piece, from_offset, name));
@@ -136,7 +137,7 @@ FrozenLayer::Run FrozenLayer::run(std::uint64_t first, std::uint64_t limit) cons
 }
 
 Status FrozenLayer::write(int out, const std::string& name, std::uint64_t disk_size,
-                          const std::vector<Source>& sources) {
+                          const std::vector<Source>& sources, const std::stop_token& stop) {
   std::vector<StoredExtent> table;
   table.reserve(sources.size());
   std::uint64_t offset = data_start(sources.size());
@@ -154,7 +155,7 @@ Status FrozenLayer::write(int out, const std::string& name, std::uint64_t disk_s
   for (std::size_t i = 0; i < sources.size(); ++i) {
     if (table[i].offset == 0) continue;
     VMMD_TRY(copy(sources[i].fd, sources[i].offset, out, table[i].offset, sources[i].extent.sectors * kSector,
-                  buffer, name));
+                  buffer, name, stop));
   }
   return {};
 }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -41,14 +42,15 @@ class FrozenLayer {
   [[nodiscard]] const std::string& name() const { return name_; }
 
   /// Writes a layer into the empty file `out`. `sources[i].fd` has the bytes of `extents[i]` at its
-  /// `offset`; zero extents have -1. Not durable before the caller's fsync.
+  /// `offset`; zero extents have -1. Not durable before the caller's fsync. A Conflict, between two pieces,
+  /// once `stop` comes.
   struct Source {
     Extent extent;
     int fd = -1;
     std::uint64_t offset = 0;  // in fd, bytes
   };
   static Status write(int out, const std::string& name, std::uint64_t disk_size,
-                      const std::vector<Source>& sources);
+                      const std::vector<Source>& sources, const std::stop_token& stop = {});
 
  private:
   FrozenLayer(UniqueFd fd, std::string name, std::vector<Extent> extents)

@@ -393,7 +393,7 @@ bool Overlay::reserve_room(Job& job) {
   return true;
 }
 
-Status Overlay::save(int out, const std::string& name) const {
+Status Overlay::save(int out, const std::string& name, const std::stop_token& cancel) const {
   std::vector<FrozenLayer::Source> sources;
   const std::uint64_t sectors = size_ / kSector;
   for (std::uint64_t at = 0; at < sectors;) {
@@ -413,7 +413,7 @@ Status Overlay::save(int out, const std::string& name) const {
       at += lower.sectors;
     }
   }
-  return FrozenLayer::write(out, name, size_, sources);
+  return FrozenLayer::write(out, name, size_, sources, cancel);
 }
 
 // Sectors that the upper layer has: its holes are zeroes.

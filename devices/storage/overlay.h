@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -48,8 +49,9 @@ class Overlay final : public Disk {
   void stop() override;
 
   /// Writes what is above the image, the snapshot's layer included, into the empty file `out`, called `name`
-  /// in messages. Between stop() and start(). Not durable before the caller's fsync.
-  Status save(int out, const std::string& name) const;
+  /// in messages. Between stop() and start(). Not durable before the caller's fsync. A Conflict soon after
+  /// `cancel` comes.
+  Status save(int out, const std::string& name, const std::stop_token& cancel = {}) const;
 
  private:
   struct Part;

@@ -1,4 +1,5 @@
 import pathlib
+import shutil
 import signal
 import subprocess
 
@@ -62,6 +63,24 @@ def start(request, tmp_path):
 @pytest.fixture
 def daemon(start):
     return start()
+
+
+@pytest.fixture(scope="module")
+def xfs(tmp_path_factory):
+    """A filesystem with reflinks, in a loop file."""
+    folder = tmp_path_factory.mktemp("xfs")
+    image, mount = folder / "image", folder / "mount"
+    mount.mkdir()
+    with image.open("wb") as file:
+        file.truncate(1 << 30)
+    if not shutil.which("mkfs.xfs"):
+        pytest.skip("REFLINK NOT TESTED: no mkfs.xfs (apt-get install xfsprogs)")
+    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
+    mounted = subprocess.run(["mount", "-o", "loop", image, mount], capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"REFLINK NOT TESTED: cannot mount a loop file: {mounted.stderr.strip()}")
+    yield mount
+    subprocess.run(["umount", mount], check=True)
 
 
 def run_script(name):

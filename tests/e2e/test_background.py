@@ -1,4 +1,5 @@
 """What goes on with snapshots behind the VM: digests after link and reflink, the check of verify=lazy, and cancelling."""
+import json
 import subprocess
 import threading
 import time
@@ -8,13 +9,12 @@ import pytest
 import snapshots
 import strace
 from remote import ok
-from vmmd import REMOTE, SANITIZED, bare
+from vmmd import PATIENCE, REMOTE, SANITIZED, UnixConnection, bare, eventually
 
 pytestmark = pytest.mark.guest
 
 MEMORY = 64 << 20
 FIRST, SECOND = "7 2 32", "9 2 40"
-SOON = 0.05 + 0.2  # seconds: the promise, and what a busy machine may add; what is waited for lasts 1
 
 
 def in_file(daemon, folder, memory=MEMORY):
@@ -77,7 +77,7 @@ def test_the_vm_and_other_commands_do_not_wait_for_digests(start, tmp_path):
     daemon = start()
     in_file(daemon, tmp_path)
     snap = tmp_path / "snap"
-    with slow_reading(daemon, tmp_path, snap, seconds=30):
+    with slow_reading(daemon, tmp_path, snap, seconds=30) as trace:
         asked = time.monotonic()
         daemon.snapshot(snap, mode="link", pause=True, resume=True)
         assert time.monotonic() - asked < 10
@@ -87,6 +87,8 @@ def test_the_vm_and_other_commands_do_not_wait_for_digests(start, tmp_path):
         daemon.put("vm.pause")
         daemon.put("vm.resume")
         assert snapshots.judge(snap) == "complete, memory not known"
+        daemon.process.kill()
+        trace.cut()
         daemon.kill()
     assert snapshots.judge(snap) == "complete, memory not known"
     said = subprocess.run([REMOTE, "snapshot", "verify", snap], capture_output=True, text=True, check=False)
@@ -189,51 +191,119 @@ class InBackground(threading.Thread):
         self.answer = self.daemon.raw("PUT", "vm.snapshot", self.body)
 
 
-def cancelled(daemon, phase, folder, **more):
-    """Cancels a snapshot once it is in that phase; returns how long that took."""
-    asked = InBackground(daemon, folder, **more)
+def job_in(daemon, phase, ended=lambda: None):
+    """The id of the snapshot's job, once it is in that phase."""
     while not (jobs := daemon.get("vm.info")["jobs"]) or jobs[0]["phase"] != phase:
-        assert asked.is_alive(), asked.answer
-    at = time.monotonic()
-    daemon.put("vm.cancel", {"id": jobs[0]["id"]})
-    took = time.monotonic() - at
+        assert not (answer := ended()), answer
+    return jobs[0]["id"]
+
+
+def cancelled(daemon, phase, folder, trace, call, **more):
+    """Cancels a snapshot once it is in that phase and waits for that call."""
+    asked = InBackground(daemon, folder, **more)
+    job = job_in(daemon, phase, lambda: not asked.is_alive() and str(asked.answer))
+    eventually(lambda: any(name == call for name, _ in trace.calls()))
+    daemon.put("vm.cancel", {"id": job})
     asked.join()
     status, body = asked.answer
     assert status == 409 and "was cancelled" in " ".join(body), (status, body)
-    return took
+
+
+def still_waits(trace, call):
+    """Of the calls that are made slow not one has come to its end."""
+    return not any("(DELAYED)" in rest for name, rest in trace.calls() if name == call)
+
+
+# Where the guest's memory is written the disk still holds the file; where only its end is awaited, it has no name.
+PHASES = [("copy", "memory", "pwrite64"), ("copy", "memory", "sync_file_range"), ("copy", "sync", "fsync"),
+          ("link", "sync", "fsync")]
+FOREVER = 300  # seconds: longer than any test waits
 
 
 @pytest.mark.skipif(SANITIZED, reason="sanitizers and ptrace do not go together")
-@pytest.mark.parametrize("mode", ["copy", "link"])
+@pytest.mark.parametrize("mode,phase,call", PHASES)
 @pytest.mark.parametrize("when", ["running", "paused"])
-def test_cancel_does_not_wait_for_the_disk(start, tmp_path, mode, when):
+def test_cancel_does_not_wait_for_the_disk(start, tmp_path, mode, phase, call, when):
+    """The disk takes for ever. The answer comes, the VM is what it was, and its guest goes on: all before one call ends."""
     daemon = start()
     serial = in_file(daemon, tmp_path)
     if when == "paused":
         daemon.put("vm.pause")
+    elif mode == "link":
+        phase = "write-back"  # before it is paused
     (tmp_path / "snaps").mkdir()
     snap = tmp_path / "snaps" / "one"
-    with slow(daemon, tmp_path, "fsync"):
-        took = cancelled(daemon, "sync", snap, mode=mode, pause=True)
-        # At once and while the disk still works: nothing is there, and the VM is what it was.
-        assert took < SOON
-        assert list(snap.parent.iterdir()) == []
+    with slow(daemon, tmp_path, call, seconds=FOREVER) as trace:
+        cancelled(daemon, phase, snap, trace, call, mode=mode, pause=True)
         assert daemon.state() == when.capitalize()
         if when == "paused":
             daemon.put("vm.resume")
         serial.ask(f"c {FIRST}", r"^ok ")
+        left = snapshots.hidden(snap)
+        assert len(list(snap.parent.iterdir())) == len(left) == (phase == "memory")
+        ok(None, "snapshot", "gc", snap.parent)
+        assert snapshots.hidden(snap) == left  # it has an owner
+        assert still_waits(trace, call), trace.text
+        trace.cut()
     daemon.snapshot(snap, mode=mode, pause=True, resume=True)
     daemon.jobs_end()
     assert snapshots.judge(snap) == "complete"
     assert sorted(path.name for path in snap.parent.iterdir()) == ["one"]
 
 
+def hang_up(daemon, snap, **more):
+    """Asks for a snapshot and is gone when it syncs; returns its job."""
+    client = UnixConnection(daemon.api, PATIENCE)
+    body = {"destination_url": f"file://{snap}", "mode": "copy", "pause": True, "resume": True, **more}
+    client.request("PUT", "/api/v1/vm.snapshot", json.dumps(body), {"Content-Type": "application/json"})
+    job = job_in(daemon, "sync")
+    client.close()
+    return job
+
+
 @pytest.mark.skipif(SANITIZED, reason="sanitizers and ptrace do not go together")
-def test_a_daemon_that_ends_does_not_lose_a_cancelled_sync(start, tmp_path):
+@pytest.mark.parametrize("state", ["Running", "Paused"])
+def test_a_client_that_hangs_up_cancels_its_snapshot(start, tmp_path, state):
+    daemon = start()
+    serial = in_file(daemon, tmp_path)
+    if state == "Paused":
+        daemon.put("vm.pause")
+    (tmp_path / "snaps").mkdir()
+    with slow(daemon, tmp_path, "fsync", seconds=FOREVER) as trace:
+        job = hang_up(daemon, tmp_path / "snaps" / "one", cancel_on_disconnect=True)
+        said = daemon.events.wait("vm", "snapshot-failed")
+        assert said["properties"] == {"job": job, "error": f"{job} was cancelled"}
+        daemon.jobs_end()
+        assert daemon.state() == state
+        assert list((tmp_path / "snaps").iterdir()) == []
+        if state == "Paused":
+            daemon.put("vm.resume")
+        serial.ask(f"c {FIRST}", r"^ok ")
+        assert still_waits(trace, "fsync"), trace.text
+        trace.cut()
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers and ptrace do not go together")
+def test_a_client_that_hangs_up_without_asking_for_that_cancels_nothing(start, tmp_path):
+    daemon = start()
+    in_file(daemon, tmp_path)
+    with slow(daemon, tmp_path, "fsync", seconds=FOREVER) as trace:
+        job = hang_up(daemon, tmp_path / "snap")
+        daemon.get("vmm.ping")  # on a connection that came after that
+        assert [found["id"] for found in daemon.get("vm.info")["jobs"]] == [job]
+        trace.cut()
+    daemon.events.wait("vm", "snapshotted")
+    daemon.jobs_end()
+    assert snapshots.judge(tmp_path / "snap") == "complete" and daemon.state() == "Running"
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers and ptrace do not go together")
+@pytest.mark.parametrize("phase,call", [("memory", "pwrite64"), ("sync", "fsync")])
+def test_a_daemon_that_ends_does_not_lose_what_was_cancelled(start, tmp_path, phase, call):
     daemon = start()
     in_file(daemon, tmp_path)
     (tmp_path / "snaps").mkdir()
-    with slow(daemon, tmp_path, "fsync", seconds=1):
-        cancelled(daemon, "sync", tmp_path / "snaps" / "one", mode="copy", pause=True)
+    with slow(daemon, tmp_path, call, seconds=1) as trace:
+        cancelled(daemon, phase, tmp_path / "snaps" / "one", trace, call, mode="copy", pause=True)
         assert daemon.stop() == 0
     assert list((tmp_path / "snaps").iterdir()) == []

@@ -5,7 +5,6 @@ import itertools
 import os
 import pathlib
 import shutil
-import subprocess
 
 import pytest
 
@@ -17,24 +16,6 @@ GENERATIONS = 10
 # VMMD_SOAK=1000 for the full run.
 EVENTS = 1024  # EventBus::kHistory
 SOAK = int(os.environ.get("VMMD_SOAK", 30))
-
-
-@pytest.fixture(scope="module")
-def xfs(tmp_path_factory):
-    """A filesystem with reflinks, in a loop file."""
-    folder = tmp_path_factory.mktemp("xfs")
-    image, mount = folder / "image", folder / "mount"
-    mount.mkdir()
-    with image.open("wb") as file:
-        file.truncate(1 << 30)
-    if not shutil.which("mkfs.xfs"):
-        pytest.skip("REFLINK NOT TESTED: no mkfs.xfs (apt-get install xfsprogs)")
-    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
-    mounted = subprocess.run(["mount", "-o", "loop", image, mount], capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"REFLINK NOT TESTED: cannot mount a loop file: {mounted.stderr.strip()}")
-    yield mount
-    subprocess.run(["umount", mount], check=True)
 
 
 def digests(folder):

@@ -1,4 +1,6 @@
 """memory.file beside snapshots: what becomes of it when a VM ends, boots again or fails to become a snapshot."""
+import subprocess
+
 import pytest
 
 import snapshots
@@ -155,3 +157,32 @@ def test_a_link_that_fails_leaves_the_file_to_its_vm(start, tmp_path):
     serial.expect(r"^pattern ready$")
     assert (tmp_path / "ram").stat().st_ino == inode
     link(daemon, tmp_path / "snap")
+
+
+def test_auto_clones_a_file_that_cannot_be_linked(start, xfs):
+    folder = xfs / "auto"
+    folder.mkdir()
+    daemon = start()
+    serial = boot_in_file(daemon, folder / "ram")
+    (folder / "ram").unlink()  # what has no name gets none again
+    daemon.put("vm.pause")
+    assert daemon.snapshot(folder / "snap", mode="auto")["mode"] == "reflink"
+    daemon.jobs_end()
+    daemon.put("vm.resume")
+    serial.ask(f"w {SECOND}", OK)  # into its own file
+    assert snapshots.judge(folder / "snap") == "complete"
+    start().restore(folder / "snap").ask(f"c {FIRST}", OK)
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers and ptrace do not go together")
+@pytest.mark.parametrize("error", ["EXDEV", "EPERM", "EMLINK", "EOPNOTSUPP"])
+def test_auto_goes_on_where_a_link_is_not_possible(start, tmp_path, error):
+    daemon = start()
+    boot_in_file(daemon, tmp_path / "ram")
+    daemon.put("vm.pause")
+    clones = subprocess.run(["cp", "--reflink=always", tmp_path / "ram", tmp_path / "clone"], check=False).returncode == 0
+    vm = strace.thread(daemon.process.pid, "vm")
+    with strace.Strace(tmp_path / "trace", vm, "-e", f"inject=linkat:error={error}"):
+        assert daemon.snapshot(tmp_path / "snap", mode="auto")["mode"] == ("reflink" if clones else "copy")
+    daemon.jobs_end()
+    start().restore(tmp_path / "snap").ask(f"c {FIRST}", OK)

@@ -1,5 +1,6 @@
 """The ways to a snapshot and back that only some people go: OpenVMM's options, links that cannot be, clocks that wait."""
 import pathlib
+import shutil
 import subprocess
 import tempfile
 import time
@@ -105,13 +106,14 @@ def test_reflink_where_there_is_none_says_what_to_do(start, elsewhere):
 
 
 @pytest.mark.skipif(SANITIZED, reason="sanitizers and ptrace do not go together")
-def test_auto_does_not_take_a_failing_disk_for_another_filesystem(start, tmp_path):
+@pytest.mark.parametrize("error,said", [("EIO", "Input/output error"), ("ENOSPC", "the disk is full"), ("EDQUOT", "the disk quota is used up")])
+def test_auto_does_not_take_a_failing_disk_for_another_filesystem(start, tmp_path, error, said):
     daemon = start()
     boot_in_file(daemon, tmp_path / "ram")
     daemon.put("vm.pause")
-    with strace.Strace(tmp_path / "trace", strace.thread(daemon.process.pid, "vm"), "-e", "inject=linkat:error=EIO"):
+    with strace.Strace(tmp_path / "trace", strace.thread(daemon.process.pid, "vm"), "-e", f"inject=linkat:error={error}"):
         status, body = daemon.raw("PUT", "vm.snapshot", {"destination_url": f"file://{tmp_path / 'snap'}", "mode": "auto"})
-    assert status == 500 and "Input/output error" in " ".join(body)
+    assert status == 500 and said in " ".join(body)
     assert not (tmp_path / "snap").exists() and snapshots.hidden(tmp_path / "snap") == []
     assert daemon.snapshot(tmp_path / "snap", mode="auto")["mode"] == "link"
 
@@ -187,3 +189,27 @@ def test_the_wall_clock_catches_up_or_stays(start, linux, booted, tmp_path, cloc
     second.snapshot(tmp_path / "later")
     second.stop()
     assert rtc_behind(start().restore(tmp_path / "later", clock="realtime")) > 2
+
+
+def test_a_reboot_without_its_kernel_leaves_a_restored_vm_as_it_is(start, tmp_path):
+    kernel = tmp_path / "tick.elf"
+    shutil.copy(bare("tick"), kernel)
+    first = start()
+    first.boot(kernel).expect(r"^tick 3$")
+    first.put("vm.pause")
+    first.snapshot(tmp_path / "snap")
+    first.kill()
+    kernel.unlink()
+    second = start()
+    serial = second.restore(tmp_path / "snap")
+    status, body = second.raw("PUT", "vm.reboot")
+    assert status >= 400 and "a reboot needs its kernel" in body[1] and str(kernel) in body[2], (status, body)
+    assert second.state() == "Running"
+    serial.ask("here", r"^echo here$")
+    shutil.copy(bare("tick"), kernel)
+    second.put("vm.reboot")
+    serial.expect(r"tick 1$")  # what the guest was saying is cut off
+    third = start()
+    third.restore(tmp_path / "snap", overrides={"payload": {"kernel": bare("idle")}}).expect(r"^tick \d+$")
+    third.put("vm.reboot")
+    third.serials[-1].expect(r"idle$")

@@ -132,6 +132,7 @@ StagedSnapshot::StagedSnapshot(StagedSnapshot&& other) noexcept
       open_(std::move(other.open_)),
       replaced_mode_(other.replaced_mode_),
       prepared_(other.prepared_),
+      left_behind_(other.left_behind_),
       id_(other.id_) {}
 
 StagedSnapshot::~StagedSnapshot() {
@@ -140,24 +141,37 @@ StagedSnapshot::~StagedSnapshot() {
 
 void StagedSnapshot::remove() noexcept {
   if (hidden_name_.empty()) return;
-  // What cannot be removed now is a leftover as soon as our lock goes, and collected later.
-  static_cast<void>(
-      remove_flat_directory(open_->parent.get(), hidden_name_, open_->directory.get(), destination_));
-  hidden_name_.clear();
-  give_back_linked_file();
-  // The last close of a large file that has no name any more frees all of its blocks.
-  if (policy_.thread != nullptr) policy_.thread->post([open = std::move(open_)]() mutable { open.reset(); });
+  const std::string hidden = std::exchange(hidden_name_, {});
+  // unlink(2) waits for a write(2) to the same file: then it is not for us to wait.
+  if (!left_behind_) remove_files(*open_, hidden, destination_);
+  if (policy_.thread == nullptr) return;
+  policy_.thread->post(
+      [open = std::move(open_), hidden, destination = destination_, behind = left_behind_]() mutable {
+        if (behind) remove_files(*open, hidden, destination);
+        open.reset();  // the last close of a large file that has no name any more frees all of its blocks
+      });
 }
 
-// It is its owner's RAM, who would be refused it as the memory of a snapshot that never was.
-void StagedSnapshot::give_back_linked_file() noexcept {
-  for (const StagedFile& file : open_->files) {
+void StagedSnapshot::remove_files(const Descriptors& open, const std::string& hidden_name,
+                                  const std::filesystem::path& destination) {
+  // What cannot be removed now is a leftover as soon as our lock goes, and collected later.
+  static_cast<void>(remove_flat_directory(open.parent.get(), hidden_name, open.directory.get(), destination));
+  // A linked file is its owner's RAM, who would be refused it as the memory of a snapshot that never was.
+  for (const StagedFile& file : open.files) {
     if (!file.linked || read_id_attribute(file.fd.get()) == file.former_id) continue;
     remove_id_attribute(file.fd.get());
     if (file.former_id) {
       static_cast<void>(write_id_attribute(file.fd.get(), *file.former_id, file.name));
     }
   }
+}
+
+void StagedSnapshot::leave_behind(std::vector<std::jthread> writers) {
+  if (policy_.thread == nullptr) return;  // joined here
+  left_behind_ = true;
+  policy_.thread->post([writers = std::make_shared<std::vector<std::jthread>>(std::move(writers))] {
+    for (std::jthread& writer : *writers) writer.join();
+  });
 }
 
 // Everything that `work` touches is its own: it may be left alone with it.
@@ -191,7 +205,8 @@ Status StagedSnapshot::list_layers(SnapshotManifest& manifest) const {
     listed.set_name(file.name);
     VMMD_ASSIGN(const std::uint64_t size, file_size(file.fd.get(), file.name));
     listed.set_length(size);
-    VMMD_ASSIGN(const Digest digest, digest_of_file(file.fd.get(), size, file.name));
+    VMMD_ASSIGN(const Digest digest, digest_of_file(file.fd.get(), size, file.name,
+                                                    [&] { return policy_.stop.stop_requested(); }));
     listed.set_digest(digest.to_bytes());
   }
   return {};
@@ -232,6 +247,9 @@ Status StagedSnapshot::link_file(std::string_view name, int fd, const std::strin
           "{} cannot be hard-linked: the filesystem has no hard links, or the file belongs to another "
           "user (sysctl fs.protected_hardlinks); use mode copy",
           source);
+    }
+    if (error == EMLINK || error == EOPNOTSUPP) {
+      return fail_errno(ErrorCode::Conflict, error, "{} can have no further name; use mode copy", source);
     }
     return fail_writing(error, fmt::format("cannot link {} into ", source), destination_.native());
   }

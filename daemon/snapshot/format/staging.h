@@ -10,6 +10,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "base/result.h"
@@ -44,8 +45,8 @@ struct SyncPolicy {
 /// directory is removed by collect_leftovers() (leftovers.h), which begin() calls for the same destination.
 /// While this object lives it holds a lock (flock) on the hidden directory, which tells it from a leftover.
 /// Without commit() the destructor removes everything; what an fsync that nobody waits for any more still
-/// holds has no name then, and goes when that returns. Not thread safe, but the descriptors may be used from
-/// any thread.
+/// holds has no name then, and goes when that returns. What somebody still writes to (leave_behind()) keeps
+/// its hidden name until he ends. Not thread safe, but the descriptors may be used from any thread.
 class StagedSnapshot {
  public:
   /// What prepare() completes and writes.
@@ -87,6 +88,10 @@ class StagedSnapshot {
     open_->files.push_back({std::move(name), std::move(fd)});
   }
 
+  /// Threads that still write to our files, though nobody waits for them any more. The policy's thread joins
+  /// them and removes everything then; there is no commit().
+  void leave_behind(std::vector<std::jthread> writers);
+
   /// Writes state.bin, config.json, memory.digests and manifest.bin, marks memory.bin with the id, syncs
   /// every file and the directory. Refuses content that open_snapshot() would refuse. May take long (fsync).
   Status prepare(Content content);
@@ -113,13 +118,14 @@ class StagedSnapshot {
   explicit StagedSnapshot(SyncPolicy policy)
       : policy_(std::move(policy)), open_(std::make_shared<Descriptors>()) {}
   static Status sync_all(const Descriptors& open, const std::string& destination);
+  static void remove_files(const Descriptors& open, const std::string& hidden_name,
+                           const std::filesystem::path& destination);
   Status write_file(std::string_view name, std::string_view content);
   Status list_layers(SnapshotManifest& manifest) const;
   Status wait_for(std::function<Status()> work);
   Status place();
   void unplace() noexcept;
   void remove() noexcept;
-  void give_back_linked_file() noexcept;
 
   SyncPolicy policy_;
   std::filesystem::path destination_;  // for messages
@@ -128,6 +134,7 @@ class StagedSnapshot {
   std::shared_ptr<Descriptors> open_;
   std::optional<unsigned> replaced_mode_;  // the destination is an empty directory of this mode
   bool prepared_ = false;
+  bool left_behind_ = false;  // somebody may still write to our files
   Uuid id_;
 };
 

@@ -217,6 +217,21 @@ TEST_CASE("a saved layer is as large as what was written") {
   CHECK(layer->run(1000, kSectors - 1000).sectors == 30000);
 }
 
+TEST_CASE("a layer is not saved any further once that is cancelled") {
+  const Host host;
+  const auto overlay = host.in_memory();
+  CHECK(Driver(*overlay).write(100, std::string(8192, 'W')) == 0);
+  std::stop_source stop;
+  stop.request_stop();
+  const UniqueFd out(::memfd_create("layer", MFD_CLOEXEC));
+  const Status saved = overlay->save(out.get(), "layer", stop.get_token());
+  REQUIRE_FALSE(saved);
+  CHECK(saved.error().code == ErrorCode::Conflict);
+  std::array<char, 1> first{};
+  CHECK(::pread(out.get(), first.data(), 1, 4096) == 1);  // sized, but not filled
+  CHECK(first[0] == 0);
+}
+
 TEST_CASE("an overlay in memory is full at its limit, and room comes back with a discard") {
   const Host host;
   const auto overlay = host.in_memory(nullptr, 16384);

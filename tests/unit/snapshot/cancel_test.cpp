@@ -5,10 +5,13 @@
 #include <stop_token>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 
 #include "base/side_thread.h"
+#include "daemon/snapshot/format/leftovers.h"
 #include "daemon/snapshot/format/staging.h"
 #include "tests/unit/snapshot/fixture.h"
 
@@ -104,6 +107,49 @@ TEST_CASE("an empty directory is there again after a cancelled commit") {
   REQUIRE_FALSE(staged->commit());
   CHECK(fs::is_empty(dir / "one"));
   CHECK(dir.entries() == 1);
+}
+
+TEST_CASE("files that somebody still writes to go when he ends, and nobody takes them for a leftover") {
+  const TempDir dir;
+  const std::size_t before = open_descriptors();
+  {
+    SideThread thread("sync");
+    std::promise<void> disk;
+    {
+      auto staged = StagedSnapshot::begin(dir / "one", {&thread, {}});
+      REQUIRE(staged);
+      const auto fd = staged->create_file(kMemoryName);
+      REQUIRE(fd);
+      std::vector<std::jthread> writers;
+      writers.emplace_back([fd = *fd, answer = disk.get_future().share()] {
+        answer.wait();
+        CHECK(::pwrite(fd, "late", 4, 0) == 4);
+      });
+      staged->leave_behind(std::move(writers));
+    }
+    CHECK(dir.entries() == 1);
+    REQUIRE(collect_leftovers(dir.path()));
+    CHECK(dir.entries() == 1);
+    disk.set_value();
+  }
+  CHECK(dir.entries() == 0);
+  CHECK(open_descriptors() == before);
+}
+
+TEST_CASE("a layer is not listed once the snapshot is cancelled") {
+  const TempDir dir;
+  SideThread thread("sync");
+  std::stop_source stop;
+  auto staged = StagedSnapshot::begin(dir / "one", {&thread, stop.get_token()});
+  REQUIRE(staged);
+  const auto layer = staged->create_layer("disk-root.bin");
+  REQUIRE(layer);
+  REQUIRE(::ftruncate(*layer, 1 << 20) == 0);
+  auto content = sample_content(*staged);
+  stop.request_stop();
+  const Status prepared = staged->prepare(std::move(content));
+  REQUIRE_FALSE(prepared);
+  CHECK(says(prepared.error(), "reading disk-root.bin was cancelled"));
 }
 
 TEST_CASE("the next snapshot waits for a sync that was abandoned") {

@@ -101,7 +101,7 @@ TEST_CASE("pmem: discarded writes come back from a snapshot's file, those of the
     std::memset(host + kMiB, 0, 1);  // written, though nothing changes
     CHECK((*end)->snapshot_file() == "pmem-p.bin");
     UniqueFd file(::memfd_create("pages", MFD_CLOEXEC));
-    REQUIRE((*end)->save_file(file.get()));
+    REQUIRE((*end)->save_file(file.get(), {}));
     CHECK(*file_size(file.get(), "pages") == 4 * 4096);  // three pages behind their list
     saved["pmem-p.bin"] = std::move(file);
   }
@@ -125,13 +125,27 @@ TEST_CASE("pmem: pages come back where the list of them is read in several piece
     for (std::size_t i = 0; i < 4; ++i)
       (*end)->memory()[0].host[places[i]] = std::byte{static_cast<unsigned char>(0x41 + i)};
     UniqueFd file(::memfd_create("pages", MFD_CLOEXEC));
-    REQUIRE((*end)->save_file(file.get()));
+    REQUIRE((*end)->save_file(file.get(), {}));
     saved["pmem-p.bin"] = std::move(file);
   }
   const auto restored = vm::PmemEnd::open(files.config, 0, &saved);
   REQUIRE(restored);
   for (std::size_t i = 0; i < 4; ++i)
     CHECK((*restored)->memory()[0].host[places[i]] == std::byte{static_cast<unsigned char>(0x41 + i)});
+}
+
+TEST_CASE("pmem: pages are not written once the snapshot is cancelled") {
+  Files files;
+  files.discard_writes();
+  const auto end = files.open();
+  REQUIRE(end);
+  (*end)->memory()[0].host[0] = std::byte{1};
+  std::stop_source stop;
+  stop.request_stop();
+  const UniqueFd file(::memfd_create("pages", MFD_CLOEXEC));
+  const Status saved = (*end)->save_file(file.get(), stop.get_token());
+  REQUIRE_FALSE(saved);
+  CHECK(saved.error().to_string() == "writing pmem-p.bin was cancelled");
 }
 
 TEST_CASE("pmem: a snapshot's file that is damaged, or another's, is refused") {
@@ -143,7 +157,7 @@ TEST_CASE("pmem: a snapshot's file that is damaged, or another's, is refused") {
     REQUIRE(end);
     (*end)->memory()[0].host[std::size_t{5} * 4096] = std::byte{1};
     const UniqueFd file(::memfd_create("pages", MFD_CLOEXEC));
-    REQUIRE((*end)->save_file(file.get()));
+    REQUIRE((*end)->save_file(file.get(), {}));
     REQUIRE(read_exact_at(file.get(), std::as_writable_bytes(std::span(good)), 0, "pages"));
   }
   const auto opens = [&files](std::string_view content) {
