@@ -177,6 +177,24 @@ def test_lazy_is_refused_where_it_would_check_nothing(start, tmp_path):
     assert snapshots.judge(snap) == "complete"
 
 
+# Progress
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers and ptrace do not go together")
+def test_events_tell_how_far_a_snapshot_is_and_how_fast(start, tmp_path):
+    daemon = start()
+    in_file(daemon, tmp_path)
+    with slow(daemon, tmp_path, "pwrite64", seconds=0.003):  # events are at most ten a second
+        answer = daemon.snapshot(tmp_path / "snap", mode="copy", pause=True, resume=True)
+    daemon.events.wait("vm", "snapshotted")
+    told = [event["properties"] for event in daemon.events.seen if event["event"] == "job-progress"]
+    assert len(told) >= 2 and len({event["job"] for event in told}) == 1
+    assert {event["phase"] for event in told} == {"memory"}
+    done, total, rate = ([int(event[name]) for event in told] for name in ("bytes_done", "bytes_total", "bytes_per_second"))
+    assert 0 < done[0] < done[-1] <= total[0] and done == sorted(done)
+    assert set(total) == {total[0]} and 30 << 20 <= answer["memory_bytes_written"] <= total[0] <= MEMORY
+    assert all(0 < each < total[0] * 1000 for each in rate)
+
+
 # Cancel
 
 class InBackground(threading.Thread):

@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <string>
 
 #include <doctest/doctest.h>
@@ -40,7 +42,33 @@ std::size_t accepted_flips(const fs::path& path, const char* name) {
   return accepted;
 }
 
+/// All that this process has read so far, from wherever. Reading this counts, too.
+std::uint64_t bytes_read() {
+  std::ifstream io("/proc/self/io");
+  std::string name;
+  std::uint64_t bytes = 0;
+  io >> name >> bytes;
+  REQUIRE(name == "rchar:");
+  return bytes;
+}
+
 }  // namespace
+
+TEST_CASE("opening a snapshot of 64 GiB reads no more than opening one of 256 MiB") {
+  const TempDir dir;
+  publish_sample(dir / "small", {.memory_size = 256 * kMiB});
+  publish_sample(dir / "large", {.memory_size = 64 * 1024 * kMiB});
+  std::uint64_t before = bytes_read();
+  REQUIRE(open_snapshot(dir / "small"));
+  const std::uint64_t small = bytes_read() - before;
+  before = bytes_read();
+  REQUIRE(open_snapshot(dir / "large"));
+  const std::uint64_t large = bytes_read() - before;
+  // Three files and what the counter costs; numbers in the manifest are a few bytes longer.
+  const auto files = fs::file_size(dir / "small/manifest.bin") + fs::file_size(dir / "small/state.bin");
+  CHECK(small > files);
+  CHECK(large < small + 256);
+}
 
 TEST_CASE("a snapshot is opened as it was written") {
   const TempDir dir;
