@@ -3,12 +3,14 @@
 #include <array>
 #include <charconv>
 #include <limits>
+#include <system_error>
 #include <utility>
 
 #include "api/config_enums.h"
 #include "api/device_option.h"
 #include "api/option_text.h"
 #include "api/request_enums.h"
+#include "base/printable.h"
 
 namespace vmmd::api {
 
@@ -226,9 +228,11 @@ Result<RestoreRequest> parse_restore_option(std::string_view text) {
   RestoreRequest request;
   const auto url = options.value("source_url");
   if (!url) return fail(ErrorCode::BadRequest, "--restore needs source_url=file:///DIRECTORY");
-  if (auto path = path_from_file_url(*url); !path)
+  auto source = directory_from_user(*url);
+  if (!source) return options.blame("source_url", std::move(source).error());
+  if (auto path = path_from_file_url(*source); !path)
     return options.blame("source_url", std::move(path).error());
-  request.source_url = std::string(*url);
+  request.source_url = std::move(*source);
   if (const auto value = options.value("memory_restore_mode")) {
     auto mode = memory_mode_from_name(*value);
     if (!mode) return options.blame("memory_restore_mode", std::move(mode).error());
@@ -295,13 +299,29 @@ Result<bool> parse_toggle(std::string_view text) {
   return fail(ErrorCode::BadRequest, "\"{}\" is neither on nor off", text);
 }
 
+Result<std::string> directory_from_user(std::string_view text) {
+  if (text.empty()) return fail(ErrorCode::BadRequest, "the directory has no name");
+  if (text.starts_with('/') || text.starts_with("file:") || text.find("://") != std::string_view::npos)
+    return std::string(text);
+  while (text.starts_with("./") && text.size() > 2) text.remove_prefix(2);
+  std::error_code error;
+  const auto absolute = std::filesystem::absolute(std::filesystem::path(text), error);
+  if (error) {
+    return fail_errno(ErrorCode::BadRequest, error.value(),
+                      "cannot tell the working directory that \"{}\" is relative to", printable(text));
+  }
+  return absolute.native();
+}
+
 Result<std::filesystem::path> path_from_file_url(std::string_view url) {
   static constexpr std::string_view kScheme = "file://";
   std::string_view path = url;
   if (path.starts_with(kScheme)) path.remove_prefix(kScheme.size());
   if (!path.starts_with('/')) {
-    return fail(ErrorCode::BadRequest, "\"{}\" is not a file URL: write file:///absolute/directory",
-                url.substr(0, 256));
+    // vmmd's working directory is seldom its client's.
+    const bool relative = path.find(':') == std::string_view::npos;
+    return fail(ErrorCode::BadRequest, "\"{}\" is {}: write file:///absolute/directory",
+                printable(url.substr(0, 256)), relative ? "a relative path" : "not a file URL");
   }
   if (path.size() > kMaxPath || path.find('\0') != std::string_view::npos) {
     return fail(ErrorCode::BadRequest, "the path in the file URL is longer than {} bytes or has a NUL in it",

@@ -65,6 +65,10 @@ namespace vmmd::api {
 /// on, off, true, false.
 [[nodiscard]] Result<bool> parse_toggle(std::string_view text);
 
+/// A directory as whoever started this process names it: a relative path is one of its working directory,
+/// which the other end of a socket does not share, so it becomes absolute. URLs stay as they are.
+[[nodiscard]] Result<std::string> directory_from_user(std::string_view text);
+
 /// "file:///dir" as a path; a plain absolute path is taken as it is. Other schemes are refused.
 [[nodiscard]] Result<std::filesystem::path> path_from_file_url(std::string_view url);
 

@@ -1,13 +1,16 @@
+#include <algorithm>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
+#include "api/findings.h"
 #include "api/json_reader.h"
 #include "api/json_writer.h"
 #include "api/messages.h"
 #include "api/options.h"
 #include "api/passed_fds.h"
 #include "api/request_enums.h"
+#include "base/printable.h"
 
 namespace vmmd::api {
 
@@ -112,27 +115,44 @@ void extension_fields(V& v, ConstOr<SnapshotRequest> auto& c) {
   v("labels", c.labels);
 }
 
+bool has_control_characters(std::string_view text) {
+  return std::any_of(text.begin(), text.end(), [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return byte < 0x20 || byte == 0x7F;
+  });
+}
+
+// What the manifest of a snapshot can hold: docs/snapshot-format.md.
 Status check_labels(const std::map<std::string, std::string>& labels) {
-  if (labels.size() > kMaxLabels) {
-    return fail(ErrorCode::BadRequest, "/labels: {} labels are more than {}", labels.size(), kMaxLabels);
-  }
+  Findings findings;
+  if (labels.size() > kMaxLabels)
+    findings.add(ErrorCode::BadRequest, "/labels", "{} labels are more than {}", labels.size(), kMaxLabels);
+  const JsonPath root;
+  const JsonPath list(root, "labels");
   for (const auto& [name, value] : labels) {
-    if (name.empty() || name.size() > kMaxLabelName || value.size() > kMaxLabelValue) {
-      return fail(ErrorCode::BadRequest, "/labels: a name has 1 to {} bytes, a value up to {}", kMaxLabelName,
-                  kMaxLabelValue);
+    const std::string pointer = printable(JsonPath(list, name).to_string());
+    if (name.empty() || name.size() > kMaxLabelName) {
+      findings.add(ErrorCode::BadRequest, pointer, "a label's name has 1 to {} bytes, not {}", kMaxLabelName,
+                   name.size());
+    } else if (has_control_characters(name)) {
+      findings.add(ErrorCode::BadRequest, pointer, "a label's name has no control characters (\"?\" here)");
+    }
+    if (value.size() > kMaxLabelValue) {
+      findings.add(ErrorCode::BadRequest, pointer, "a label's value has up to {} bytes, not {}",
+                   kMaxLabelValue, value.size());
     }
   }
-  return {};
+  return std::move(findings).status();
 }
 
 /// A mistake in a body is one message, where first: JSON pointers are no level of the chain of errors.
-tl::unexpected<Error> blame(std::string_view pointer, const Error& error) {
+tl::unexpected<Error> blame_field(std::string_view pointer, const Error& error) {
   return fail(error.code, "{}: {}", pointer, error.to_string());
 }
 
 Status check_url(std::string_view pointer, std::string_view url) {
   const auto path = path_from_file_url(url);
-  return path ? Status{} : blame(pointer, path.error());
+  return path ? Status{} : blame_field(pointer, path.error());
 }
 
 }  // namespace
@@ -166,7 +186,7 @@ Result<RestoreRequest> parse_restore_request(std::string_view json) {
   VMMD_TRY(check_url("/source_url", body.request.source_url));
   if (body.memory_mode) {
     auto mode = memory_mode_from_name(*body.memory_mode);
-    if (!mode) return blame("/memory_restore_mode", mode.error());
+    if (!mode) return blame_field("/memory_restore_mode", mode.error());
     body.request.memory_mode = *mode;
   }
   const auto unbuilt = [](std::string_view field) {

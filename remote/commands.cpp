@@ -23,7 +23,8 @@ constexpr Argument kCreate[] = {
     {"path", Kind::Positional, "VmConfig as JSON; - or nothing for standard input", false, "FILE"},
 };
 constexpr Argument kSnapshot[] = {
-    {"destination_url", Kind::Positional, "Directory to make: file:///dir, absent or empty", true, "DIR"},
+    {"destination_url", Kind::Positional, "Directory to make, absent or empty: file:///dir, /dir or ./dir",
+     true, "DIR"},
     {"--mode", Kind::Option, "How to capture memory", false, "auto|copy|link|reflink"},
     {"--pause", Kind::Flag, "Pause a running VM first"},
     {"--resume", Kind::Flag, "Resume it afterwards"},

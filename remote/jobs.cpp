@@ -170,13 +170,18 @@ Result<api::Response> run_job(const Session& session, const Command& command, co
   return session.client().request(command.verb, command.endpoint, body.json, body.fds);
 }
 
+/// As the request says it, which is how events will name the job's place.
+std::string field_of(const RequestBody& body, const char* name) {
+  return nlohmann::json::parse(body.json).at(name).get<std::string>();
+}
+
 }  // namespace
 
 Status run_snapshot(Session& session, const Command& command, const Arguments& arguments) {
   VMMD_ASSIGN(const RequestBody body, command.body(arguments));
-  VMMD_ASSIGN(
-      const api::Response response,
-      run_job(session, command, body, {"snapshotting", "destination", arguments.get("destination_url")}));
+  const std::string destination = field_of(body, "destination_url");
+  VMMD_ASSIGN(const api::Response response,
+              run_job(session, command, body, {"snapshotting", "destination", destination}));
   session.set_result(response.body);
   // Only who uses an option of ours wants to know; ch-remote's form is as quiet as there.
   const bool ours = arguments.has("--mode") || arguments.has("--pause") || arguments.has("--resume") ||
@@ -187,8 +192,8 @@ Status run_snapshot(Session& session, const Command& command, const Arguments& a
 
 Status run_restore(Session& session, const Command& command, const Arguments& arguments) {
   VMMD_ASSIGN(const RequestBody body, command.body(arguments));
-  const std::string source = nlohmann::json::parse(body.json).at("source_url").get<std::string>();
-  VMMD_ASSIGN(const api::Response response, run_job(session, command, body, {"restoring", "source", source}));
+  VMMD_ASSIGN(const api::Response response,
+              run_job(session, command, body, {"restoring", "source", field_of(body, "source_url")}));
   session.answer(response.body);
   return {};
 }

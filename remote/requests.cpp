@@ -18,9 +18,9 @@ namespace vmmd::remote {
 
 namespace {
 
-/// A destination of the server's kind, be it valid or not; a word is not.
-bool looks_like_url(std::string_view text) {
-  return text.starts_with('/') || text.find(':') != std::string_view::npos;
+/// A path or a URL, be it valid or not; a word is not.
+bool names_a_place(std::string_view text) {
+  return text.find_first_of("/:") != std::string_view::npos || text == "." || text == "..";
 }
 
 }  // namespace
@@ -54,21 +54,21 @@ Result<RequestBody> create_body(const Arguments& arguments) {
 std::string check_snapshot(const Arguments& arguments) {
   const std::string destination = arguments.get("destination_url");
   if (destination.empty()) return {};  // said elsewhere
-  if (looks_like_url(destination)) return {};
+  if (names_a_place(destination)) return {};
   std::vector<std::string_view> words;
   for (const Command& command : commands()) {
     constexpr std::string_view kPrefix = "snapshot ";
     if (command.name.starts_with(kPrefix)) words.push_back(command.name.substr(kPrefix.size()));
   }
   const std::string_view near = api::closest(destination, words);
-  return fmt::format("\"{}\" is neither a destination (file:///dir or an absolute path) nor one of {}{}",
-                     destination, fmt::join(words, ", "),
+  return fmt::format("\"{}\" is neither a destination (file:///dir, /dir or ./{}) nor one of {}{}",
+                     destination, destination, fmt::join(words, ", "),
                      near.empty() ? "" : fmt::format("; did you mean `snapshot {}`?", near));
 }
 
 Result<RequestBody> snapshot_body(const Arguments& arguments) {
   api::SnapshotRequest request;
-  request.destination_url = arguments.get("destination_url");
+  VMMD_ASSIGN(request.destination_url, api::directory_from_user(arguments.get("destination_url")));
   if (const auto mode = arguments.find("--mode")) {
     for (const auto& [name, value] : api::enum_names(api::SnapshotRequest::Mode{})) {
       if (api::equal_ignoring_case(name, *mode)) request.mode = value;
@@ -90,7 +90,10 @@ Result<RequestBody> snapshot_body(const Arguments& arguments) {
 Result<RequestBody> restore_body(const Arguments& arguments) {
   std::string config = arguments.get("restore_config");
   // Without a key it can only be the source.
-  if (config.starts_with('/') || config.starts_with("file://")) config = "source_url=" + config;
+  const std::string_view first = std::string_view(config).substr(0, config.find(','));
+  const bool path = first.starts_with('/') || first.starts_with("./") || first.starts_with("../");
+  if (path || first.starts_with("file:") || first.find('=') == std::string_view::npos)
+    config = "source_url=" + config;
   auto request = api::parse_restore_option(config);
   if (!request) return wrap(std::move(request).error(), "cannot understand \"{}\"", config);
   if (const auto overrides = arguments.find("--overrides")) {

@@ -8,11 +8,11 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
-#include <filesystem>
 #include <iostream>
 
 #include <fmt/format.h>
 
+#include "api/options.h"
 #include "remote/cli.h"
 #include "remote/command.h"
 #include "remote/line_editor.h"
@@ -34,18 +34,12 @@ ShellAction run(Words words) {
   return {Kind::Run, std::move(words), {}};
 }
 
-/// Our paths are the daemon's, which has another working directory.
-std::string absolute(const std::string& path) {
-  if (path.find(':') != std::string::npos) return path;  // a URL
-  std::error_code error;
-  const auto full = std::filesystem::absolute(path, error);
-  return error ? path : full.lexically_normal().native();
-}
-
 ShellAction save_snapshot(const Words& words) {
   if (words.size() != 2) return refuse("usage: save-snapshot DIR");
+  auto directory = api::directory_from_user(words[1]);
+  if (!directory) return refuse(directory.error().to_string());
   // OpenVMM's pauses the VM and leaves it paused.
-  return run({"snapshot", absolute(words[1]), "--pause"});
+  return run({"snapshot", std::move(*directory), "--pause"});
 }
 
 ShellAction shut_down(const Words& words) {

@@ -53,7 +53,37 @@ TEST_CASE("snapshot requests are strict") {
   CHECK(message(R"({"destination_url": "file:///s", "labels": {"a": 1}})") ==
         "/labels/a: expected a string, got a number");
   CHECK(message(R"({"destination_url": "file:///s", "labels": {"": "x"}})") ==
-        "/labels: a name has 1 to 128 bytes, a value up to 4096");
+        "/labels/: a label's name has 1 to 128 bytes, not 0");
+}
+
+TEST_CASE("labels that no manifest can hold are refused by their pointers, all of them") {
+  const auto refusal = [](const json& labels) {
+    const auto request =
+        parse_snapshot_request(json{{"destination_url", "file:///s"}, {"labels", labels}}.dump());
+    REQUIRE_FALSE(request);
+    CHECK(request.error().code == ErrorCode::BadRequest);
+    return request.error().messages;
+  };
+  using Messages = std::vector<std::string>;
+  CHECK(refusal({{"a\nb", "x"}, {"c/d\x7f", "x"}}) ==
+        Messages{"/labels/a?b: a label's name has no control characters (\"?\" here)",
+                 "/labels/c~1d?: a label's name has no control characters (\"?\" here)"});
+  CHECK(refusal({{std::string(129, 'n'), "x"}, {"v", std::string(4097, 'v')}}) ==
+        Messages{"/labels/" + std::string(64, 'n') + ": a label's name has 1 to 128 bytes, not 129",
+                 "/labels/v: a label's value has up to 4096 bytes, not 4097"});
+  CHECK(parse_snapshot_request(
+      json{{"destination_url", "file:///s"},
+           {"labels", {{std::string(128, 'n'), std::string(4096, 'v')}, {"text", "two\nlines"}}}}
+          .dump()));
+}
+
+TEST_CASE("a relative path over the socket is refused as what it is") {
+  const auto request = parse_restore_request(R"({"source_url": "snap"})");
+  REQUIRE_FALSE(request);
+  CHECK(request.error().to_string() ==
+        "/source_url: \"snap\" is a relative path: write file:///absolute/directory");
+  CHECK(parse_snapshot_request(R"({"destination_url": "file://snap"})").error().to_string() ==
+        "/destination_url: \"file://snap\" is a relative path: write file:///absolute/directory");
 }
 
 TEST_CASE("there are at most 64 labels") {

@@ -1,3 +1,4 @@
+#include <filesystem>
 #include <string>
 
 #include <doctest/doctest.h>
@@ -164,8 +165,10 @@ TEST_CASE("--restore knows Cloud Hypervisor's keys and ours") {
 
 TEST_CASE("--restore refuses what is missing, wrong or not built") {
   CHECK(error_of(parse_restore_option("resume=on")) == "--restore needs source_url=file:///DIRECTORY");
-  CHECK(error_of(parse_restore_option("source_url=dir")) ==
-        "--restore source_url=: \"dir\" is not a file URL: write file:///absolute/directory");
+  CHECK(error_of(parse_restore_option("source_url=tcp://dir")) ==
+        "--restore source_url=: \"tcp://dir\" is not a file URL: write file:///absolute/directory");
+  CHECK(error_of(parse_restore_option("source_url=file://dir")) ==
+        "--restore source_url=: \"file://dir\" is a relative path: write file:///absolute/directory");
   CHECK(parse_restore_option("source_url=/d,memory_restore_mode=ondemand").error().code ==
         ErrorCode::NotSupported);
   for (const char* nets : {"n", "n@", "@[3]", "[n@[3],m]", "n@x", "n@-1", "[n@[3"}) {
@@ -176,6 +179,16 @@ TEST_CASE("--restore refuses what is missing, wrong or not built") {
         std::vector<NetFds>{{"n", {3, 4}}, {"m", {5}}});
   CHECK(parse_restore_option("source_url=/d,memory_restore_mode=CopyOnWrite")->memory_mode ==
         RestoreRequest::MemoryMode::Cow);
+}
+
+TEST_CASE("on a command line a path is relative to its working directory") {
+  const std::string here = std::filesystem::current_path().native();
+  CHECK(parse_restore_option("source_url=dir")->source_url == here + "/dir");
+  CHECK(parse_restore_option("source_url=./a/b,resume=on")->source_url == here + "/a/b");
+  CHECK(parse_restore_option("source_url=../b")->source_url == here + "/../b");
+  CHECK(*directory_from_user("/a") == "/a");
+  CHECK(*directory_from_user("file:///a") == "file:///a");
+  CHECK_FALSE(directory_from_user(""));
 }
 
 TEST_CASE("file URLs and absolute paths become paths, everything else is refused") {

@@ -69,9 +69,24 @@ TEST_CASE("a label without a name or a value, and one given twice, are refused")
   CHECK(twice.error().to_string() == "--label a is given twice");
 }
 
-TEST_CASE("a destination is a URL or an absolute path, every other word a mistake") {
+TEST_CASE("a path is relative to our working directory, which is not the daemon's") {
+  const std::string here = std::filesystem::current_path().native();
+  CHECK(body_of(snapshot_body(given({{"destination_url", "./one"}})))["destination_url"] == here + "/one");
+  CHECK(body_of(snapshot_body(given({{"destination_url", "a/one"}})))["destination_url"] == here + "/a/one");
+  const auto source = [](const char* text) {
+    return body_of(restore_body(given({{"restore_config", text}})))["source_url"];
+  };
+  CHECK(source("one") == here + "/one");
+  CHECK(source("./a=b") == here + "/a=b");
+  CHECK(source("../one,resume=on") == here + "/../one");
+  CHECK(source("source_url=one") == here + "/one");
+}
+
+TEST_CASE("a destination is a URL or a path, every single word a mistake") {
   CHECK(check_snapshot(given({{"destination_url", "file:///x"}})).empty());
   CHECK(check_snapshot(given({{"destination_url", "/x"}})).empty());
+  CHECK(check_snapshot(given({{"destination_url", "./x"}})).empty());
+  CHECK(check_snapshot(given({{"destination_url", ".."}})).empty());        // the daemon's to refuse, too
   CHECK(check_snapshot(given({{"destination_url", "http://x"}})).empty());  // the daemon's to refuse
   CHECK(check_snapshot(given({{"destination_url", "lisst"}})).find("did you mean `snapshot list`?") !=
         std::string::npos);
