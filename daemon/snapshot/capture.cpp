@@ -15,6 +15,7 @@
 #include "base/version.h"
 #include "daemon/snapshot/cpu_identity.h"
 #include "daemon/snapshot/format/layout.h"
+#include "daemon/snapshot/format/posix.h"
 #include "daemon/snapshot/format/staging.h"
 #include "daemon/snapshot/memory_copy.h"
 #include "daemon/snapshot/restorable/restorable.h"
@@ -158,6 +159,67 @@ Result<std::vector<IdentifiedDisk>> identify_disks(const api::VmConfig& config, 
   return disks;
 }
 
+std::string mib(std::uint64_t bytes) {
+  constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+  return fmt::format("{} MiB", (bytes + kMiB - 1) / kMiB);
+}
+
+// For want of space: where, how much there was, and how much it may take. Before the snapshot is removed.
+Error explain(Error error, const StagedSnapshot& staged, const Job& job) {
+  const Space space = space_of(error);
+  if (space == Space::Enough) return error;
+  const std::string need =
+      job.total() == 0 ? std::string() : fmt::format(", and its memory alone may need {}", mib(job.total()));
+  const std::string found = space == Space::DiskFull
+                                ? fmt::format("its filesystem has {} for it", mib(staged.room()))
+                                : std::string("the quota there does not grant it the space");
+  error.messages.insert(error.messages.begin(),
+                        fmt::format("cannot write the snapshot {}: {}{}; nothing of it is left",
+                                    staged.destination().native(), found, need));
+  return error;
+}
+
+struct Contents {
+  SnapshotManifest manifest;
+  state::SavedState state;
+};
+
+Result<api::SnapshotResult> write_snapshot(vm::Machine& machine, const api::VmConfig& config,
+                                           const api::SnapshotRequest& request, Contents contents,
+                                           StagedSnapshot& staged, Job& job) {
+  job.enter_phase("disks");
+  for (const vm::HostSide::Device& device : machine.host().devices()) {
+    VMMD_TRY(device.end->check_whole());
+    const std::string name = device.end->snapshot_file();
+    if (name.empty()) continue;
+    VMMD_ASSIGN(const int fd, staged.create_layer(name));
+    VMMD_TRY(or_cancelled(device.end->save_file(fd, job.stop_token()), job));
+  }
+  job.enter_phase("memory");
+  VMMD_TRY(machine.ram().check_whole());
+  VMMD_ASSIGN(Captured captured, capture_ram(machine.ram(), config.memory.file.value_or("the memory file"),
+                                             request.mode, staged, job));
+  VMMD_TRY(machine.ram().check_whole());  // reading it may have been what found a page missing
+  contents.manifest.set_capture_mode(captured.mode);
+
+  VMMD_TRY(job.check());
+  job.enter_phase("sync");
+  const bool has_digests = captured.digests.has_value();
+  VMMD_TRY(or_cancelled(staged.prepare({.manifest = std::move(contents.manifest),
+                                        .state = std::move(contents.state),
+                                        .config = api::to_json(config, true),
+                                        .digests = std::move(captured.digests)}),
+                        job));
+  VMMD_TRY(job.check());
+  job.enter_phase("publish");
+  // The file is the snapshot's from the rename on: take our hands off it before, and for good. If the rename
+  // fails the VM goes on with private RAM, which is as correct as before.
+  if (captured.mode == CAPTURE_MODE_LINK) VMMD_TRY(machine.ram().remap_private());
+  VMMD_TRY(or_cancelled(staged.commit(), job));
+  return api::SnapshotResult{staged.id().to_string(), mode_name(captured.mode), captured.bytes_written,
+                             has_digests};
+}
+
 }  // namespace
 
 Result<api::SnapshotResult> take_snapshot(vm::Machine& machine, const api::VmConfig& config,
@@ -174,37 +236,10 @@ Result<api::SnapshotResult> take_snapshot(vm::Machine& machine, const api::VmCon
   for (IdentifiedDisk& disk : disks) {
     if (!disk.disk.readonly()) staged.sync_as_well(std::move(disk.file), disk.disk.path());
   }
-  job.enter_phase("disks");
-  for (const vm::HostSide::Device& device : machine.host().devices()) {
-    VMMD_TRY(device.end->check_whole());
-    const std::string name = device.end->snapshot_file();
-    if (name.empty()) continue;
-    VMMD_ASSIGN(const int fd, staged.create_layer(name));
-    VMMD_TRY(or_cancelled(device.end->save_file(fd, job.stop_token()), job));
-  }
-  job.enter_phase("memory");
-  VMMD_TRY(machine.ram().check_whole());
-  VMMD_ASSIGN(Captured captured, capture_ram(machine.ram(), config.memory.file.value_or("the memory file"),
-                                             request.mode, staged, job));
-  VMMD_TRY(machine.ram().check_whole());  // reading it may have been what found a page missing
-  manifest.set_capture_mode(captured.mode);
-
-  VMMD_TRY(job.check());
-  job.enter_phase("sync");
-  const bool has_digests = captured.digests.has_value();
-  VMMD_TRY(or_cancelled(staged.prepare({.manifest = std::move(manifest),
-                                        .state = std::move(saved),
-                                        .config = api::to_json(config, true),
-                                        .digests = std::move(captured.digests)}),
-                        job));
-  VMMD_TRY(job.check());
-  job.enter_phase("publish");
-  // The file is the snapshot's from the rename on: take our hands off it before, and for good. If the rename
-  // fails the VM goes on with private RAM, which is as correct as before.
-  if (captured.mode == CAPTURE_MODE_LINK) VMMD_TRY(machine.ram().remap_private());
-  VMMD_TRY(or_cancelled(staged.commit(), job));
-  return api::SnapshotResult{staged.id().to_string(), mode_name(captured.mode), captured.bytes_written,
-                             has_digests};
+  auto result =
+      write_snapshot(machine, config, request, {std::move(manifest), std::move(saved)}, staged, job);
+  if (!result) return tl::make_unexpected(explain(std::move(result).error(), staged, job));
+  return result;
 }
 
 }  // namespace vmmd::snapshot

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "daemon/snapshot/chunked.h"
 #include "daemon/snapshot/format/layout.h"
+#include "daemon/snapshot/format/posix.h"
 #include "daemon/snapshot/memory_copy.h"
 
 namespace vmmd::snapshot {
@@ -68,7 +69,7 @@ class Saver {
               SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
           const int waited = ::sync_file_range(fd_, static_cast<off_t>(start + at), kPiece, kWrite);
           if (waited == 0 || (errno != EIO && errno != ENOSPC && errno != EDQUOT)) continue;
-          return set_failed(fail_errno(ErrorCode::Internal, errno, "cannot write memory.bin"));
+          return set_failed(fail_writing(errno, "cannot write ", "memory.bin"));
         }
       }
     }));
@@ -137,7 +138,7 @@ class Saver {
   // The kernel reads guest RAM here while nobody may be waiting: what comes of it goes nowhere.
   Status write_piece(std::span<const std::byte> bytes, std::uint64_t offset, Crew::Member& self) {
     Status status;
-    if (!self.outside([&] { status = write_all_at(fd_, bytes, offset, "memory.bin"); })) return left_behind();
+    if (!self.outside([&] { status = write_out(fd_, bytes, offset, "memory.bin"); })) return left_behind();
     return status;
   }
 

@@ -3,11 +3,19 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <string_view>
 
 #include "base/unique_fd.h"
 
 namespace vmmd::snapshot {
+namespace {
+
+constexpr std::string_view kDiskFull = ": the disk is full; free space and try again";
+constexpr std::string_view kQuotaUsedUp = ": the disk quota is used up";
+
+}  // namespace
 
 Status sync_file(int fd, const std::string& name) {
   if (retry([&] { return ::fsync(fd); }) == 0 || errno == EINVAL) return {};
@@ -41,17 +49,40 @@ Result<std::vector<std::string>> directory_entries(int fd, std::size_t limit, co
   }
 }
 
+Status write_out(int fd, std::span<const std::byte> data, std::uint64_t offset, const std::string& name) {
+  while (!data.empty()) {
+    const ssize_t count =
+        retry([&] { return ::pwrite(fd, data.data(), data.size(), static_cast<off_t>(offset)); });
+    if (count < 0) return fail_writing(errno, "cannot write ", name);
+    data = data.subspan(static_cast<std::size_t>(count));
+    offset += static_cast<std::uint64_t>(count);
+  }
+  return {};
+}
+
+Space space_of(const Error& error) {
+  const auto says = [&](int number, std::string_view ours) {
+    char buffer[128];
+    const std::string_view theirs = ::strerror_r(number, buffer, sizeof buffer);
+    return std::any_of(error.messages.begin(), error.messages.end(), [&](const std::string& message) {
+      return message.ends_with(ours) || message.ends_with(theirs);
+    });
+  };
+  if (says(ENOSPC, kDiskFull)) return Space::DiskFull;
+  return says(EDQUOT, kQuotaUsedUp) ? Space::QuotaUsedUp : Space::Enough;
+}
+
 tl::unexpected<Error> fail_writing(int error, const std::string& what, const std::string& where) {
   switch (error) {
     case ENOSPC:
-      return fail(ErrorCode::Internal, "{}{}: the disk is full; free space and try again", what, where);
+      return fail(ErrorCode::Internal, "{}{}{}", what, where, kDiskFull);
     case EDQUOT:
-      return fail(ErrorCode::Internal, "{}{}: the disk quota is used up", what, where);
+      return fail(ErrorCode::Internal, "{}{}{}", what, where, kQuotaUsedUp);
     case EROFS:
       return fail(ErrorCode::BadRequest, "{}{}: the filesystem is read-only", what, where);
     case EACCES:
     case EPERM:
-      return fail(ErrorCode::BadRequest, "{}{}: no permission", what, where);
+      return fail(ErrorCode::BadRequest, "{}{}: no permission for user {}", what, where, ::geteuid());
     case ENOENT:
     case EINVAL:
     case EOPNOTSUPP:

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -19,6 +20,8 @@
 namespace vmmd::snapshot {
 namespace {
 
+constexpr std::uint64_t kStatBlock = 512;  // bytes, stat(2)
+
 struct Hidden {
   std::string name;
   UniqueFd directory;
@@ -32,7 +35,7 @@ Result<Hidden> make_hidden(int parent, std::string_view name, const std::string&
     VMMD_ASSIGN(std::string hidden, hidden_name(name, HiddenKind::Partial));
     if (retry([&] { return ::mkdirat(parent, hidden.c_str(), 0700); }) != 0) {
       if (errno == EEXIST) continue;
-      return fail_writing(errno, "cannot write in ", parent_path);
+      return fail_writing(errno, "cannot make the snapshot's directory in ", parent_path);
     }
     UniqueFd directory(retry(
         [&] { return ::openat(parent, hidden.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); }));
@@ -262,9 +265,23 @@ Status StagedSnapshot::link_file(std::string_view name, int fd, const std::strin
 
 Status StagedSnapshot::write_file(std::string_view name, std::string_view content) {
   VMMD_ASSIGN(const int fd, create_file(name));
-  auto written = write_all_at(fd, std::as_bytes(std::span(content)), 0, std::string(name));
+  auto written = write_out(fd, std::as_bytes(std::span(content)), 0, std::string(name));
   if (!written) return wrap(std::move(written).error(), "cannot write {}", destination_.native());
   return {};
+}
+
+std::uint64_t StagedSnapshot::room() const {
+  if (open_ == nullptr) return 0;
+  struct statvfs filesystem = {};
+  std::uint64_t bytes = 0;
+  if (::fstatvfs(open_->directory.get(), &filesystem) == 0)
+    bytes = std::uint64_t{filesystem.f_bavail} * filesystem.f_frsize;
+  for (const StagedFile& file : open_->files) {
+    struct stat info = {};
+    if (!file.linked && !file.elsewhere && ::fstat(file.fd.get(), &info) == 0)
+      bytes += static_cast<std::uint64_t>(info.st_blocks) * kStatBlock;
+  }
+  return bytes;
 }
 
 Status StagedSnapshot::prepare(Content content) {

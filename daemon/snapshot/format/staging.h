@@ -85,12 +85,16 @@ class StagedSnapshot {
 
   /// A file elsewhere that the snapshot counts on: prepare() syncs it too. `name` is for messages.
   void sync_as_well(UniqueFd fd, std::string name) {
-    open_->files.push_back({std::move(name), std::move(fd)});
+    open_->files.push_back({.name = std::move(name), .fd = std::move(fd), .elsewhere = true});
   }
 
   /// Threads that still write to our files, though nobody waits for them any more. The policy's thread joins
   /// them and removes everything then; there is no commit().
   void leave_behind(std::vector<std::jthread> writers);
+
+  /// Bytes that the filesystem has for this snapshot: free ones, and those that it has taken already. Quotas
+  /// may grant less. 0 once the snapshot is given up.
+  [[nodiscard]] std::uint64_t room() const;
 
   /// Writes state.bin, config.json, memory.digests and manifest.bin, marks memory.bin with the id, syncs
   /// every file and the directory. Refuses content that open_snapshot() would refuse. May take long (fsync).
@@ -105,6 +109,7 @@ class StagedSnapshot {
     UniqueFd fd;
     bool layer = false;
     bool linked = false;
+    bool elsewhere = false;                     // no file of the snapshot
     std::optional<std::string> former_id = {};  // what the attribute of a linked file said
   };
 

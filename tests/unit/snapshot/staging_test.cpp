@@ -188,7 +188,7 @@ TEST_CASE("a parent without permission is refused") {
   auto staged = StagedSnapshot::begin(dir / "one");
   if (root) REQUIRE(::seteuid(0) == 0);
   REQUIRE_FALSE(staged);
-  CHECK(says(staged.error(), "no permission"));
+  CHECK(says(staged.error(), root ? "no permission for user 65534" : "no permission for user"));
   CHECK(dir.entries() == 0);
 }
 
@@ -196,6 +196,21 @@ TEST_CASE("what a full or read-only filesystem says can be told apart") {
   CHECK(says(fail_writing(ENOSPC, "cannot write in ", "/snapshots").value(), "/snapshots: the disk is full"));
   CHECK(says(fail_writing(EDQUOT, "cannot write in ", "/snapshots").value(), "quota"));
   CHECK(says(fail_writing(EROFS, "cannot write in ", "/snapshots").value(), "read-only"));
+}
+
+TEST_CASE("that there is no space is known from whoever says it") {
+  CHECK(space_of(fail_writing(ENOSPC, "cannot write ", "memory.bin").value()) == Space::DiskFull);
+  CHECK(space_of(fail_errno(ErrorCode::Internal, ENOSPC, "cannot write disk-a.bin").value()) ==
+        Space::DiskFull);
+  CHECK(space_of(fail_writing(EDQUOT, "cannot write ", "memory.bin").value()) == Space::QuotaUsedUp);
+  CHECK(space_of(fail_errno(ErrorCode::Internal, EDQUOT, "cannot write disk-a.bin").value()) ==
+        Space::QuotaUsedUp);
+  CHECK(space_of(fail_writing(EIO, "cannot write ", "memory.bin").value()) == Space::Enough);
+  const UniqueFd full(::open("/dev/full", O_WRONLY | O_CLOEXEC));
+  REQUIRE(full);
+  const Status written = write_out(full.get(), std::as_bytes(std::span("x")), 0, "memory.bin");
+  REQUIRE_FALSE(written);
+  CHECK(says(written.error(), "cannot write memory.bin: the disk is full"));
 }
 
 TEST_CASE("what appears at the destination meanwhile is left alone") {
