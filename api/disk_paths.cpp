@@ -1,5 +1,6 @@
 #include "api/disk_paths.h"
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "api/disk_source.h"
@@ -18,16 +19,24 @@ std::string overlay_id(const std::string& id) {
 
 std::vector<DiskPath> disk_paths(const VmConfig& config) {
   std::vector<DiskPath> paths;
-  for (const DiskConfig& disk : config.disks) {
+  for (std::size_t i = 0; i < config.disks.size(); ++i) {
+    const DiskConfig& disk = config.disks[i];
     if (!disk.pci.id) continue;
     const DiskSource source = disk_source(disk);
-    if (disk.path && !disk.vhost_user)
-      paths.push_back({*disk.pci.id, source.path, "disk", !source.writes_image(disk.readonly)});
-    if (source.overlay_file)
-      paths.push_back({overlay_id(*disk.pci.id), *source.overlay_file, "layer", disk.readonly});
+    if (disk.path && !disk.vhost_user) {
+      paths.push_back({*disk.pci.id, source.path, "disk", !source.writes_image(disk.readonly),
+                       fmt::format("/disks/{}/path", i)});
+    }
+    if (source.overlay_file) {
+      paths.push_back({overlay_id(*disk.pci.id), *source.overlay_file, "layer", disk.readonly,
+                       fmt::format("/disks/{}/overlay", i)});
+    }
   }
-  for (const PmemConfig& pmem : config.pmem) {
-    if (pmem.pci.id) paths.push_back({*pmem.pci.id, pmem.file, "pmem", pmem.discard_writes});
+  for (std::size_t i = 0; i < config.pmem.size(); ++i) {
+    const PmemConfig& pmem = config.pmem[i];
+    if (pmem.pci.id)
+      paths.push_back(
+          {*pmem.pci.id, pmem.file, "pmem", pmem.discard_writes, fmt::format("/pmem/{}/file", i)});
   }
   return paths;
 }

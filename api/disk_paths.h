@@ -15,6 +15,7 @@ struct DiskPath {
   std::string path;
   std::string role;  // "disk", "layer", "pmem"
   bool readonly = false;
+  std::string pointer = {};  // JSON pointer of the field that names it
 };
 
 /// All of them, of the devices that have an id. Disks behind vhost-user have no file of ours.

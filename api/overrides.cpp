@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <string>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,7 @@
 #include "api/config_json.h"
 #include "api/findings.h"
 #include "api/json_reader.h"
+#include "api/merge_overrides.h"
 #include "api/validate.h"
 
 namespace vmmd::api {
@@ -84,74 +86,6 @@ bool is_host_side(std::string_view pointer) {
                      [&](std::string_view p) { return matches(p, pointer); });
 }
 
-json* find_by_id(json& list, const json& id) {
-  for (json& element : list) {
-    if (element.is_object() && element.contains("id") && element["id"] == id) return &element;
-  }
-  return nullptr;
-}
-
-bool has_ids(const json& list) {
-  return list.is_array() && !list.empty() && std::all_of(list.begin(), list.end(), [](const json& e) {
-           return e.is_object() && e.contains("id");
-         });
-}
-
-// RFC 7386, and lists by id. Depth is bounded: both documents passed JsonDocument's limit.
-void merge(json& target, const json& patch) {
-  if (has_ids(patch) && has_ids(target)) {
-    for (const json& element : patch) {
-      if (json* found = find_by_id(target, element["id"])) {
-        merge(*found, element);
-      } else {
-        target.push_back(element);
-      }
-    }
-    return;
-  }
-  if (!patch.is_object()) {
-    target = patch;
-    return;
-  }
-  if (!target.is_object()) target = json::object();
-  for (const auto& [key, value] : patch.items()) {
-    if (value.is_null()) {
-      target.erase(key);
-    } else {
-      merge(target[key], value);
-    }
-  }
-}
-
-// Who changes a console's mode has said what the old mode's path is worth; a merge patch would keep it, and
-// the new mode refuse it.
-void drop_paths_of_old_modes(json& target, const json& patch) {
-  for (const char* console : {"serial", "console", "debug_console"}) {
-    if (!patch.contains(console) || !patch[console].is_object() || !patch[console].contains("mode")) continue;
-    if (!target.contains(console) || !target[console].is_object()) continue;
-    const json& mode = patch[console]["mode"];
-    if (mode != "File") target[console].erase("file");
-    if (mode != "Socket") target[console].erase("socket");
-  }
-}
-
-// The same for networks: a clone that gets another tap has no use for the descriptors of the first.
-void drop_old_networks(json& target, const json& patch) {
-  if (!patch.contains("net") || !has_ids(patch["net"]) || !target.contains("net")) return;
-  constexpr std::array<const char*, 3> kEnds{"tap", "fds", "passt"};
-  for (const json& element : patch["net"]) {
-    json* net = find_by_id(target["net"], element["id"]);
-    const bool moves = std::any_of(kEnds.begin(), kEnds.end(), [&](const char* end) {
-      return element.contains(end) && !element[end].is_null();
-    });
-    if (net == nullptr || !moves) continue;
-    for (const char* end : kEnds) net->erase(end);
-    if (!element.contains("tap")) {  // nor for how a tap of our own was set up
-      for (const char* field : {"ip", "mask", "host_mac"}) net->erase(field);
-    }
-  }
-}
-
 json tree_of(const VmConfig& config) {
   return json::parse(to_json(config));
 }
@@ -161,15 +95,9 @@ std::string text_at(const json& tree, const std::string& pointer) {
   return tree.contains(place) ? tree.at(place).dump(-1, ' ', false, json::error_handler_t::replace) : "";
 }
 
-std::vector<ConfigChange> changes(const VmConfig& before, const VmConfig& after) {
-  const json old_tree = tree_of(before);
-  const json new_tree = tree_of(after);
-  std::vector<ConfigChange> found;
-  for (const json& step : json::diff(old_tree, new_tree)) {
-    const std::string& pointer = step.at("path").get_ref<const std::string&>();
-    found.push_back({pointer, text_at(old_tree, pointer), text_at(new_tree, pointer)});
-  }
-  return found;
+ConfigChange change_of(const json& step, const json& before, const json& after) {
+  const std::string& pointer = step.at("path").get_ref<const std::string&>();
+  return {pointer, text_at(before, pointer), text_at(after, pointer)};
 }
 
 // A console that is Off has no device: the guest would find one that it never had, or miss one.
@@ -180,49 +108,131 @@ bool comes_or_goes(const ConfigChange& change) {
          (change.before == kOff) != (change.after == kOff);
 }
 
-// All differences that a guest would see in one error, or nothing.
-Status check_unseen(const std::vector<ConfigChange>& changes) {
-  Findings findings;
-  for (const ConfigChange& change : changes) {
-    if (comes_or_goes(change)) {
-      findings.add(ErrorCode::BadRequest, change.pointer,
-                   "the guest would see the device come or go: a mode cannot be changed to Off or from it "
-                   "(Null is a device without a host side)");
-      continue;
-    }
-    if (is_host_side(change.pointer)) continue;
+// Whether the guest would not see it; what it would see goes to `findings`.
+bool check_unseen(const ConfigChange& change, Findings& findings) {
+  if (comes_or_goes(change)) {
     findings.add(ErrorCode::BadRequest, change.pointer,
-                 "the guest would see this change: it cannot be overridden");
+                 "the guest would see the device come or go: a mode cannot be changed to Off or from it "
+                 "(Null is a device without a host side)");
+    return false;
   }
-  return std::move(findings).status();
+  if (is_host_side(change.pointer)) return true;
+  findings.add(ErrorCode::BadRequest, change.pointer,
+               "the guest would see this change: it cannot be overridden");
+  return false;
 }
+
+class Restored {
+ public:
+  explicit Restored(std::vector<ConfigProblem>& problems) : problems_(problems) {}
+
+  std::optional<VmConfig> make(std::string_view sealed, std::string_view overrides) {
+    auto original = parse_vm_config(sealed);
+    if (!original) {
+      tell("config.json of the snapshot", original.error());
+      return std::nullopt;
+    }
+    original->memory.file.reset();
+    VmConfig config = overrides.empty() ? std::move(*original) : overridden(*original, overrides);
+    if (const auto valid = validate(config, ValidateFor::Restore); !valid)
+      tell("the configuration does not fit this host; see overrides", valid.error());
+    return config;
+  }
+
+ private:
+  VmConfig overridden(const VmConfig& original, std::string_view overrides) {
+    const auto patch = JsonDocument::parse(overrides);
+    if (!patch) {
+      tell("overrides", patch.error());
+      return original;
+    }
+    if (!patch->root().is_object()) {
+      problems_.push_back({"", "overrides: expected an object"});
+      return original;
+    }
+    const json before = tree_of(original);
+    json merged = before;
+    Findings lists;
+    merge_overrides(merged, patch->root(), lists);
+    if (const auto told = std::move(lists).status(); !told) tell("overrides", told.error());
+    auto changed = parse_vm_config(merged.dump());
+    if (!changed) {
+      for (const std::string& pointer : tell("overrides", changed.error()))
+        take_back(merged, before, pointer);
+      changed = parse_vm_config(merged.dump());
+    }
+    return changed ? unseen_part(original, *changed) : original;
+  }
+
+  /// Gives what stands at `pointer` of `merged` the value that it had.
+  static void take_back(json& merged, const json& before, const std::string& pointer) {
+    const json::json_pointer place(pointer);
+    if (before.contains(place)) {
+      merged[place] = before.at(place);
+    } else if (merged.contains(place) && merged.at(place.parent_pointer()).is_object()) {
+      merged.at(place.parent_pointer()).erase(place.back());
+    }
+  }
+
+  /// `original` with those changes of `changed` that the guest would not see.
+  VmConfig unseen_part(const VmConfig& original, const VmConfig& changed) {
+    const json before = tree_of(original);
+    const json after = tree_of(changed);
+    Findings findings;
+    json unseen = json::array();
+    std::vector<std::string> refused_modes;
+    for (const json& step : json::diff(before, after)) {
+      const ConfigChange change = change_of(step, before, after);
+      if (check_unseen(change, findings)) {
+        unseen.push_back(step);
+      } else if (change.pointer.ends_with("/mode")) {
+        refused_modes.push_back(change.pointer.substr(0, change.pointer.size() - std::string("mode").size()));
+      }
+    }
+    const auto seen = std::move(findings).status();
+    if (seen) return changed;
+    tell("overrides", seen.error());
+    // What was said of a path goes with the mode that it was said for.
+    std::erase_if(unseen.get_ref<json::array_t&>(), [&](const json& step) {
+      const std::string& pointer = step.at("path").get_ref<const std::string&>();
+      return std::any_of(refused_modes.begin(), refused_modes.end(),
+                         [&](const std::string& console) { return pointer.starts_with(console); });
+    });
+    json patched = before;
+    try {
+      patched.patch_inplace(unseen);
+    } catch (const json::exception&) {  // steps that need one that was left out
+      return original;
+    }
+    auto config = parse_vm_config(patched.dump());
+    return config ? std::move(*config) : original;
+  }
+
+  /// Each of what stands side by side is a problem of its own. The pointers, where there are any.
+  std::vector<std::string> tell(std::string_view headline, const Error& error) {
+    std::vector<std::string> pointers;
+    const auto add = [&](const std::string& message) {
+      std::string pointer;
+      if (message.starts_with('/')) pointer = message.substr(0, message.find(": "));
+      if (!pointer.empty()) pointers.push_back(pointer);
+      problems_.push_back({std::move(pointer), fmt::format("{}: {}", headline, message)});
+    };
+    if (error.side_by_side == error.messages.size()) {
+      for (const std::string& message : error.messages) add(message);
+    } else {
+      add(error.to_string());
+    }
+    return pointers;
+  }
+
+  std::vector<ConfigProblem>& problems_;
+};
 
 }  // namespace
 
-Result<VmConfig> restored_config(std::string_view sealed, std::string_view overrides) {
-  auto original = parse_vm_config(sealed);
-  if (!original) return wrap(std::move(original).error(), "config.json of the snapshot");
-  original->memory.file.reset();
-  VmConfig config = *original;
-  if (!overrides.empty()) {
-    auto patch = JsonDocument::parse(overrides);
-    if (!patch) return wrap(std::move(patch).error(), "overrides");
-    if (!patch->root().is_object()) return fail(ErrorCode::BadRequest, "overrides: expected an object");
-    json merged = tree_of(*original);
-    drop_paths_of_old_modes(merged, patch->root());
-    drop_old_networks(merged, patch->root());
-    merge(merged, patch->root());
-    auto changed = parse_vm_config(merged.dump());
-    if (!changed) return wrap(std::move(changed).error(), "overrides");
-    if (auto checked = check_unseen(changes(*original, *changed)); !checked) {
-      return wrap(std::move(checked).error(), "overrides");
-    }
-    config = std::move(*changed);
-  }
-  if (auto valid = validate(config, ValidateFor::Restore); !valid) {
-    return wrap(std::move(valid).error(), "the configuration does not fit this host; see overrides");
-  }
-  return config;
+std::optional<VmConfig> restored_config(std::string_view sealed, std::string_view overrides,
+                                        std::vector<ConfigProblem>& problems) {
+  return Restored(problems).make(sealed, overrides);
 }
 
 Result<std::vector<ConfigChange>> check_edit(std::string_view sealed, std::string_view edited) {
@@ -230,8 +240,15 @@ Result<std::vector<ConfigChange>> check_edit(std::string_view sealed, std::strin
   if (!before) return wrap(std::move(before).error(), "config.json as it was sealed");
   auto after = parse_vm_config(edited);
   if (!after) return wrap(std::move(after).error(), "config.json as it was edited");
-  std::vector<ConfigChange> found = changes(*before, *after);
-  VMMD_TRY(check_unseen(found));
+  const json old_tree = tree_of(*before);
+  const json new_tree = tree_of(*after);
+  std::vector<ConfigChange> found;
+  Findings findings;
+  for (const json& step : json::diff(old_tree, new_tree)) {
+    found.push_back(change_of(step, old_tree, new_tree));
+    check_unseen(found.back(), findings);
+  }
+  VMMD_TRY(std::move(findings).status());
   // As at restore, where it names the RAM of the VM that was saved.
   after->memory.file.reset();
   if (auto valid = validate(*after, ValidateFor::Restore); !valid) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,8 +10,16 @@
 
 namespace vmmd::api {
 
+/// Something that is wrong with the configuration of a restore.
+struct ConfigProblem {
+  std::string pointer;  // JSON pointer of the field; empty where it is about no single one
+  std::string text;     // for people, with the pointer
+};
+
 /// The configuration with which a snapshot is restored: `sealed` (config.json) with `overrides` applied, then
-/// checked as validate() checks what a restore needs.
+/// checked as validate() checks what a restore needs. Everything that is wrong is added to `problems`; what
+/// is wrong with an override leaves it out, so that all else can be checked as well. Nothing if not even
+/// `sealed` can be understood.
 ///
 /// `overrides` is a JSON merge patch (RFC 7386), empty for none, with two differences: a list whose elements
 /// have ids merges element by element, by id; and a new `mode` of a console drops the old mode's path. Only
@@ -18,7 +27,8 @@ namespace vmmd::api {
 /// is backed); a change that the guest would see is refused by name.
 ///
 /// `memory.file` names the RAM of the VM that was saved, not of its clones: it is dropped unless overridden.
-Result<VmConfig> restored_config(std::string_view sealed, std::string_view overrides);
+std::optional<VmConfig> restored_config(std::string_view sealed, std::string_view overrides,
+                                        std::vector<ConfigProblem>& problems);
 
 /// A field that differs. `before` and `after` are JSON, empty where there is no such field.
 struct ConfigChange {

@@ -8,7 +8,6 @@
 #include "api/config.h"
 #include "api/config_json.h"
 #include "api/json_argument.h"
-#include "api/net_fds.h"
 #include "api/options.h"
 #include "api/overrides.h"
 #include "daemon/snapshot/format/catalogue.h"
@@ -107,12 +106,8 @@ Status run_snapshot_check(Session& session, const Command&, const Arguments& arg
   request.overrides = overrides;
   snapshot::Problems problems;
   std::vector<std::string> notes;
-  const auto found = snapshot::examine(directory, request, snapshot::ThisHost(),
-                                       snapshot::MachineChecks::Always, problems, notes);
-  if (found) {
-    for (const std::string& id : api::networks_without_taps(found->config, api::fd_places(request)))
-      notes.push_back(fmt::format("network \"{}\" gets its taps with the restore: see net_fds", id));
-  }
+  static_cast<void>(snapshot::examine(directory, request, snapshot::ThisHost(),
+                                      snapshot::MachineChecks::Always, problems, notes));
   ordered_json result;
   result["path"] = directory.native();
   result["problems"] = problems.messages();

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "daemon/kvm/register_messages.h"
-#include "daemon/snapshot/format/cpuid_messages.h"
+#include "daemon/snapshot/cpu/cpuid_messages.h"
 #include "daemon/x86/msr.h"
 
 namespace vmmd::kvm {

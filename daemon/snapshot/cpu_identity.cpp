@@ -2,8 +2,10 @@
 
 #include <cstring>
 #include <string>
+#include <vector>
 
-#include "daemon/snapshot/format/cpuid_messages.h"
+#include "daemon/snapshot/cpu/cpuid_messages.h"
+#include "daemon/snapshot/cpu/host_cpu.h"
 
 namespace vmmd::snapshot {
 
@@ -29,13 +31,11 @@ void set_signature(CpuIdentity& identity, std::uint32_t eax) {
 CpuIdentity cpu_identity(const state::Vcpu& vcpu) {
   CpuIdentity identity;
   std::string brand;
-  for (const kvm_cpuid_entry2& entry : from_messages(vcpu.cpuid())) to_message(entry, *identity.add_cpuid());
+  const std::vector<kvm_cpuid_entry2> cpuid = from_messages(vcpu.cpuid());
+  identity.set_vendor(vendor_of(cpuid));
+  for (const kvm_cpuid_entry2& entry : cpuid) to_message(entry, *identity.add_cpuid());
   for (const state::CpuidLeaf& leaf : vcpu.cpuid()) {
-    if (leaf.function() == 0) {
-      std::string vendor;
-      for (const std::uint32_t part : {leaf.ebx(), leaf.edx(), leaf.ecx()}) append_register(vendor, part);
-      identity.set_vendor(vendor);
-    } else if (leaf.function() == 1) {
+    if (leaf.function() == 1) {
       set_signature(identity, leaf.eax());
     } else if (leaf.function() >= 0x8000'0002 && leaf.function() <= 0x8000'0004) {
       for (const std::uint32_t part : {leaf.eax(), leaf.ebx(), leaf.ecx(), leaf.edx()})

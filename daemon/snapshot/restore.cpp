@@ -9,12 +9,10 @@
 
 #include <fmt/format.h>
 
-#include "api/net_fds.h"
 #include "api/options.h"
 #include "api/overrides.h"
 #include "base/random.h"
 #include "base/version.h"
-#include "daemon/snapshot/format/cpu_features.h"
 #include "daemon/snapshot/format/problems.h"
 #include "daemon/snapshot/format/reseal.h"
 #include "daemon/snapshot/format/verify.h"
@@ -52,14 +50,6 @@ Result<RestorePlan> plan_restore(const api::RestoreRequest& request, const kvm::
   Problems problems;
   std::vector<std::string> notes;
   auto found = examine(source, request, KvmFacts(kvm), MachineChecks::WithOthers, problems, notes);
-  if (found) {
-    for (const std::string& id : api::networks_without_taps(found->config, api::fd_places(request))) {
-      problems.add(
-          "the taps of network \"{}\" were descriptors: pass new ones with net_fds, or override its tap or "
-          "passt",
-          id);
-    }
-  }
   VMMD_TRY(problems.to_status(ErrorCode::BadRequest, headline));
   if (!found) return fail(ErrorCode::BadRequest, "{}", headline);
   RestorePlan plan{std::move(found->snapshot), std::move(found->config), std::move(found->layout), request};

@@ -10,7 +10,7 @@
 
 #include "base/file.h"
 #include "base/random.h"
-#include "daemon/snapshot/format/host_cpu.h"
+#include "daemon/snapshot/cpu/host_cpu.h"
 #include "daemon/x86/acpi/tables.h"
 #include "daemon/x86/cpuid.h"
 #include "daemon/x86/loader.h"

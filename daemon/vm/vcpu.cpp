@@ -16,7 +16,7 @@
 #include "base/thread_affinity.h"
 #include "daemon/kvm/vcpu_check.h"
 #include "daemon/kvm/vcpu_state.h"
-#include "daemon/snapshot/format/cpuid_messages.h"
+#include "daemon/snapshot/cpu/cpuid_messages.h"
 #include "daemon/vm/early_nmi.h"
 #include "daemon/vm/run_nothing.h"
 #include "daemon/x86/msr.h"

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "devices/storage/image_lock.h"
 
 namespace vmmd::devices {
 
@@ -73,22 +74,7 @@ Result<std::unique_ptr<RawFile>> RawFile::open(const std::string& path, const Op
   const int mode = (options.readonly ? O_RDONLY : O_RDWR) | (options.direct ? O_DIRECT : 0);
   VMMD_ASSIGN(UniqueFd fd, open_file(path, mode | O_NONBLOCK));
   VMMD_TRY(file_size(fd.get(), path));  // refuses what is neither file nor block device
-  struct flock lock = {};
-  lock.l_type = static_cast<short>(options.readonly ? F_RDLCK : F_WRLCK);
-  lock.l_whence = SEEK_SET;  // from 0, of length 0: all of it
-  if (::fcntl(fd.get(), F_OFD_SETLK, &lock) != 0) {
-    const int error = errno;
-    if (error == EAGAIN || error == EACCES) {
-      return fail(
-          ErrorCode::Conflict,
-          "the image {} is in use: another VM or program {} it; end that one, or give this VM a copy, "
-          "or an overlay if the other only reads it",
-          path, options.readonly ? "writes" : "reads or writes");
-    }
-    // A filesystem without locks: as good as Cloud Hypervisor without them, and nothing can be done.
-    if (error != EOPNOTSUPP && error != ENOLCK && error != EINVAL && error != ENOSYS)
-      return fail_errno(ErrorCode::BadRequest, error, "cannot lock the image {}", path);
-  }
+  VMMD_TRY(lock_image(fd.get(), path, options.readonly));
   return adopt(std::move(fd), path, options);
 }
 

@@ -20,8 +20,7 @@ class RawFile final : public Disk {
     bool use_io_uring = true;  // false: for tests of the other way
     bool nowait = false;       // for tests: io_uring's reads, as kernels before 6.4 asked with O_NONBLOCK
   };
-  /// Opens and locks: shared if read-only, else exclusive (open file description locks over the whole file),
-  /// so that no two VMs write one image. Conflict, with the path, when somebody holds it.
+  /// Opens and locks; see lock_image().
   static Result<std::unique_ptr<RawFile>> open(const std::string& path, const Options& options);
   /// Bytes that are ours already, not locked: a memfd, a snapshot's file. `name` is for messages.
   static Result<std::unique_ptr<RawFile>> adopt(UniqueFd fd, const std::string& name, const Options& options);

@@ -112,6 +112,31 @@ def test_check_and_restore_agree(snapshots, daemon):
     assert restored == ["vm.restore failed", *checked]
 
 
+def test_what_is_wrong_with_overrides_hides_nothing(snapshots, daemon):
+    one = snapshots / "one"
+    os.truncate(one / "memory.bin", 4096)
+    overrides = json.dumps({"serial": {"mode": "Socket", "socket": "/no/such/folder/s"}, "disks": [{"path": "/x"}],
+                            "cpus": {"max_vcpus": 2}, "seriel": {}})
+    checked = as_json(None, "snapshot", "check", one, "--overrides", overrides)["error"]["messages"]
+    assert as_json(daemon, "restore", one, "--overrides", overrides)["error"]["messages"] == ["vm.restore failed", *checked]
+    for part in ("memory.bin has 4096 bytes", "/serial/socket: cannot create", "/cpus/max_vcpus: the guest would see",
+                 "/seriel: unknown field"):
+        assert sum(part in message for message in checked) == 1, (part, checked)
+
+
+def test_check_names_who_keeps_a_shared_restore_out(snapshots, start):
+    one = snapshots / "one"
+    clone = start()
+    clone.restore(one)
+    text = ok(None, "snapshot", "check", one)
+    used = f"memory.bin of {one} is in use by another VM (pid {clone.process.pid})"
+    assert text == f"note: memory_restore_mode shared would be refused: {used}\n{one} can be restored here\n"
+    request = {"source_url": f"file://{one}", "memory_restore_mode": "shared", "overrides": {"serial": {"mode": "Null"}}}
+    assert start().raw("PUT", "vm.restore", request) == (409, ["vm.restore failed", used])
+    clone.put("vm.delete")
+    assert ok(None, "snapshot", "check", one) == f"{one} can be restored here\n"
+
+
 def test_check_tries_overrides(snapshots):
     one = snapshots / "one"
     ok(None, "snapshot", "check", one, "--overrides", '{"serial":{"mode":"Null"}}')

@@ -45,8 +45,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     require(parse_restore_request(to_json(*request)).has_value());
   // The same of a snapshot's config.json and of what a restore changes in it, behind a byte that neither has.
   if (const auto end = text.find('\0'); end != std::string_view::npos) {
-    if (const auto config = restored_config(text.substr(0, end), text.substr(end + 1)))
+    std::vector<ConfigProblem> problems;
+    if (const auto config = restored_config(text.substr(0, end), text.substr(end + 1), problems))
       require(parse_vm_config(to_json(*config)).has_value());
+    else
+      require(!problems.empty());
   }
   (void)parse_cancel_request(text);
   (void)parse_cpus_option(text);

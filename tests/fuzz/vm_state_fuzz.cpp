@@ -10,7 +10,7 @@
 #include "daemon/kvm/register_messages.h"
 #include "daemon/kvm/vcpu_check.h"
 #include "daemon/loop/vm_clock.h"
-#include "daemon/snapshot/format/cpuid_messages.h"
+#include "daemon/snapshot/cpu/cpuid_messages.h"
 #include "daemon/vm/time_unit.h"
 #include "devices/state_unit.h"
 

@@ -5,12 +5,14 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <map>
+#include <string_view>
 #include <utility>
 
 #include "base/printable.h"
+#include "daemon/snapshot/format/layout.h"
 #include "daemon/snapshot/format/posix.h"
 
 namespace vmmd::snapshot {
@@ -41,6 +43,14 @@ void check_disk(const Disk& saved, const DiskFile& file, bool given, Problems& p
       "would damage what it does not know; give a copy of that time by an override of its path, or name this "
       "path there to use it all the same",
       name, time_text(saved.mtime_ns()), time_text(now.mtime_ns()));
+}
+
+// A layer that an edit of config.json gave to a disk: made when the VM is restored, or by the user for that.
+bool is_new_layer(const DiskFile& file) {
+  struct stat info = {};
+  if (file.role != "layer") return false;
+  if (::stat(file.path.c_str(), &info) != 0) return errno == ENOENT;
+  return S_ISREG(info.st_mode) && info.st_size == 0;
 }
 
 }  // namespace
@@ -86,10 +96,18 @@ Result<IdentifiedDisk> identify_disk(const DiskFile& disk) {
 
 void check_disks(const SnapshotManifest& manifest, std::span<const DiskFile> disks,
                  const std::set<std::string>& given, Problems& problems) {
-  for (const Disk& saved : manifest.disks()) {
-    const auto file = std::find_if(disks.begin(), disks.end(),
-                                   [&](const DiskFile& candidate) { return candidate.id == saved.id(); });
-    if (file != disks.end()) check_disk(saved, *file, given.contains(saved.id()), problems);
+  std::map<std::string_view, const Disk*> listed;
+  for (const Disk& saved : manifest.disks()) listed.emplace(saved.id(), &saved);
+  for (const DiskFile& file : disks) {
+    const auto saved = listed.find(file.id);
+    if (saved != listed.end()) {
+      check_disk(*saved->second, file, given.contains(file.id), problems);
+    } else if (!given.contains(file.id) && !is_new_layer(file)) {
+      problems.add(
+          "disk {}: {} does not say of what size and time {} was, so nobody can tell whether it was changed; "
+          "name its path by an override to use it all the same",
+          shown(file.id), kManifestName, printable(file.path));
+    }
   }
 }
 

@@ -30,9 +30,11 @@ struct IdentifiedDisk {
 /// Size and time of the last change. Of a block device the size only: nobody keeps its time.
 Result<IdentifiedDisk> identify_disk(const DiskFile& disk);
 
-/// Compares each disk of the manifest with its file now: there, of the same size, and not changed since. A
-/// disk in `given` (ids) was named for this restore, so only its size must fit: a copy, or the same file by
-/// somebody who knows. Disks that the machine does not have are the configuration's business.
+/// Compares each file of the machine with the disk of the manifest that it was: of the same size, and not
+/// changed since. A disk in `given` (ids) was named for this restore, so only its size must fit: a copy, or
+/// the same file by somebody who knows. One that the manifest does not list has to be named, for nothing is
+/// known of it; a layer that holds nothing yet need not. Disks of the manifest that the machine does not have
+/// are the configuration's business.
 void check_disks(const SnapshotManifest& manifest, std::span<const DiskFile> disks,
                  const std::set<std::string>& given, Problems& problems);
 

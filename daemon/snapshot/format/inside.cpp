@@ -6,10 +6,12 @@
 
 #include <cerrno>
 #include <utility>
+#include <vector>
 
 #include "base/file.h"
 #include "daemon/snapshot/format/layout.h"
 #include "daemon/snapshot/format/leftovers.h"
+#include "daemon/snapshot/format/lock_holders.h"
 #include "daemon/snapshot/format/manifest.h"
 #include "daemon/snapshot/format/posix.h"
 
@@ -22,6 +24,11 @@ std::string_view kind_of(mode_t mode) {
   if (S_ISFIFO(mode)) return "a FIFO";
   if (S_ISSOCK(mode)) return "a socket";
   return "a device";
+}
+
+tl::unexpected<Error> fail_changing(const std::string& path, const std::vector<LockHolder>& holders) {
+  return fail(ErrorCode::Conflict, "the snapshot {} is being changed by somebody else{}", path,
+              pids_text(holders));
 }
 
 }  // namespace
@@ -58,7 +65,12 @@ Result<SnapshotManifest> read_manifest(int directory) {
 Result<ChangeLock> ChangeLock::take(int directory, const std::string& path) {
   VMMD_ASSIGN(const bool locked, lock_directory(directory, true));
   if (locked) return ChangeLock(directory);
-  return fail(ErrorCode::Conflict, "the snapshot {} is being changed by somebody else", path);
+  return fail_changing(path, flock_holders(directory));
+}
+
+Status ChangeLock::probe(int directory, const std::string& path) {
+  const std::vector<LockHolder> holders = flock_holders(directory);
+  return holders.empty() ? Status{} : fail_changing(path, holders);
 }
 
 ChangeLock::~ChangeLock() {

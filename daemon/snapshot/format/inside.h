@@ -22,6 +22,8 @@ class [[nodiscard]] ChangeLock {
  public:
   /// Conflict when somebody else is changing it.
   static Result<ChangeLock> take(int directory, const std::string& path);
+  /// What take() would say now, as far as flock_holders() knows. Takes nothing.
+  static Status probe(int directory, const std::string& path);
 
   ChangeLock(ChangeLock&& other) noexcept : directory_(std::exchange(other.directory_, -1)) {}
   ChangeLock& operator=(ChangeLock&&) = delete;

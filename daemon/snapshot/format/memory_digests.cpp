@@ -1,9 +1,13 @@
 #include "daemon/snapshot/format/memory_digests.h"
 
-#include <cstring>
+#include <algorithm>
+
+#include "base/file.h"
 
 namespace vmmd::snapshot {
 namespace {
+
+constexpr std::size_t kPiece = 4096;  // digests that are read at once
 
 Digest of_zeros(std::uint64_t length) {
   Hasher hasher;
@@ -11,30 +15,51 @@ Digest of_zeros(std::uint64_t length) {
   return hasher.finish();
 }
 
+std::uint64_t chunks_of(std::uint64_t memory_size) {
+  return (memory_size + kChunkSize - 1) / kChunkSize;
+}
+
 }  // namespace
 
-MemoryDigests::MemoryDigests(std::uint64_t memory_size) : memory_size_(memory_size) {
-  const std::uint64_t count = (memory_size + kChunkSize - 1) / kChunkSize;
-  zero_chunk_ = of_zeros(kChunkSize);
-  digests_.assign(count, zero_chunk_);
-  zero_tail_ = of_zeros(chunk_length(count - 1));
+MemoryDigests::MemoryDigests(std::uint64_t memory_size, Unfilled /*tag*/)
+    : memory_size_(memory_size),
+      zero_chunk_(of_zeros(kChunkSize)),
+      zero_tail_(of_zeros(chunk_length(chunks_of(memory_size) - 1))) {}
+
+MemoryDigests::MemoryDigests(std::uint64_t memory_size) : MemoryDigests(memory_size, Unfilled()) {
+  digests_.assign(chunks_of(memory_size), zero_chunk_);
   digests_.back() = zero_tail_;
 }
 
-Result<MemoryDigests> MemoryDigests::parse(std::string_view table, std::uint64_t memory_size) {
+Result<MemoryDigests> MemoryDigests::read(int fd, std::uint64_t memory_size, const Digest& expected) {
+  const std::string name(kDigestsName);
   if (memory_size == 0 || memory_size > kMemoryLimit) {
     return fail(ErrorCode::BadRequest, "digests of {} bytes of memory are not possible", memory_size);
   }
-  const std::uint64_t count = (memory_size + kChunkSize - 1) / kChunkSize;
-  if (table.size() != count * Digest::kSize) {
-    return fail(ErrorCode::BadRequest, "{} has {} bytes; {} bytes of memory need {}", kDigestsName,
-                table.size(), memory_size, count * Digest::kSize);
+  const std::uint64_t wanted = chunks_of(memory_size) * Digest::kSize;
+  VMMD_ASSIGN(const std::uint64_t length, file_size(fd, name));
+  if (length != wanted) {
+    return fail(ErrorCode::BadRequest, "{} has {} bytes; {} bytes of memory need {}", name, length,
+                memory_size, wanted);
   }
-  MemoryDigests digests(memory_size);
-  for (std::uint64_t i = 0; i < count; ++i) {
-    std::memcpy(digests.digests_[i].bytes.data(), table.data() + i * Digest::kSize, Digest::kSize);
+  MemoryDigests table(memory_size, Unfilled());
+  Hasher hasher;
+  std::vector<Digest> piece(kPiece);
+  for (std::uint64_t at = 0; at < length;) {
+    piece.resize(std::min<std::uint64_t>(kPiece, (length - at) / Digest::kSize));
+    const auto bytes = std::as_writable_bytes(std::span(piece));
+    VMMD_TRY(read_exact_at(fd, bytes, at, name));
+    // No chunk has a digest of zeros, but a hole, which costs whoever makes it nothing, is all of them.
+    if (std::find(piece.begin(), piece.end(), Digest()) != piece.end())
+      return fail(ErrorCode::BadRequest, "{} is damaged: digests are missing in it", name);
+    hasher.add(bytes);
+    table.digests_.insert(table.digests_.end(), piece.begin(), piece.end());
+    at += bytes.size();
   }
-  return digests;
+  if (hasher.finish() != expected) {
+    return fail(ErrorCode::BadRequest, "{} is damaged, or of another snapshot: its digest differs", name);
+  }
+  return table;
 }
 
 std::uint64_t MemoryDigests::chunk_length(std::uint64_t index) const {

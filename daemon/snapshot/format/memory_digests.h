@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -22,8 +21,9 @@ class MemoryDigests {
   /// A table for `memory_size` bytes (1 to kMemoryLimit) of zeros.
   explicit MemoryDigests(std::uint64_t memory_size);
 
-  /// From the content of memory.digests. Refuses a length that does not fit `memory_size`.
-  static Result<MemoryDigests> parse(std::string_view table, std::uint64_t memory_size);
+  /// Reads memory.digests, whose own digest is `expected`. Refuses a length that does not fit `memory_size`,
+  /// and holes: what is allocated is never more than twice what the file really holds, whatever it claims.
+  static Result<MemoryDigests> read(int fd, std::uint64_t memory_size, const Digest& expected);
 
   [[nodiscard]] std::uint64_t memory_size() const { return memory_size_; }
   [[nodiscard]] std::uint64_t chunk_count() const { return digests_.size(); }
@@ -45,6 +45,9 @@ class MemoryDigests {
   [[nodiscard]] std::string serialize() const;
 
  private:
+  struct Unfilled {};
+  MemoryDigests(std::uint64_t memory_size, Unfilled);
+
   std::uint64_t memory_size_;
   Digest zero_chunk_;  // of kChunkSize zeros
   Digest zero_tail_;   // of the last chunk's length of zeros

@@ -6,12 +6,14 @@
 
 #include <cerrno>
 #include <utility>
+#include <vector>
 
 #include "base/file.h"
 #include "daemon/snapshot/format/digest.h"
 #include "daemon/snapshot/format/id_attribute.h"
 #include "daemon/snapshot/format/inside.h"
 #include "daemon/snapshot/format/layout.h"
+#include "daemon/snapshot/format/lock_holders.h"
 #include "daemon/snapshot/format/manifest.h"
 #include "daemon/snapshot/format/posix.h"
 
@@ -198,25 +200,35 @@ Result<MemoryDigests> load_memory_digests(const OpenSnapshot& snapshot) {
         "VM runs on, or by `vmm-remote snapshot digest`",
         snapshot.path.native());
   }
-  VMMD_ASSIGN(const std::string table, read_listed(snapshot.digests.get(), *listed));
-  if (!has_digest(*listed, table)) {
-    return fail(ErrorCode::BadRequest, "{} is damaged, or of another snapshot: its digest differs",
-                kDigestsName);
-  }
-  return MemoryDigests::parse(table, snapshot.manifest.memory_size_bytes());
+  const auto expected = Digest::from_bytes(listed->digest());
+  if (!expected) return fail(ErrorCode::BadRequest, "the digest of {} is none", kDigestsName);
+  return MemoryDigests::read(snapshot.digests.get(), snapshot.manifest.memory_size_bytes(), *expected);
 }
+
+namespace {
+
+tl::unexpected<Error> fail_in_use(const OpenSnapshot& snapshot, MemoryLock kind,
+                                  const std::vector<LockHolder>& holders) {
+  return fail(ErrorCode::Conflict, "{} of {} is in use by {}{}", kMemoryName, snapshot.path.native(),
+              kind == MemoryLock::Shared ? "a shared restore" : "another VM", pids_text(holders));
+}
+
+}  // namespace
 
 Status lock_memory(const OpenSnapshot& snapshot, MemoryLock kind) {
   const int operation = kind == MemoryLock::Shared ? LOCK_SH : LOCK_EX;
   if (retry([&] { return ::flock(snapshot.memory.get(), operation | LOCK_NB); }) == 0) return {};
   const int error = errno;
-  if (error == EWOULDBLOCK) {
-    return fail(ErrorCode::Conflict, "{} of {} is in use by {}", kMemoryName, snapshot.path.native(),
-                kind == MemoryLock::Shared ? "a shared restore" : "another VM");
-  }
+  if (error == EWOULDBLOCK) return fail_in_use(snapshot, kind, flock_holders(snapshot.memory.get()));
   if (kind == MemoryLock::Shared) return {};
   return fail_errno(ErrorCode::NotSupported, error, "cannot lock {} of {}, which a shared restore needs",
                     kMemoryName, snapshot.path.native());
+}
+
+Status probe_memory_lock(const OpenSnapshot& snapshot, MemoryLock kind) {
+  std::vector<LockHolder> holders = flock_holders(snapshot.memory.get());
+  if (kind == MemoryLock::Shared) std::erase_if(holders, [](const LockHolder& h) { return !h.exclusive; });
+  return holders.empty() ? Status{} : fail_in_use(snapshot, kind, holders);
 }
 
 }  // namespace vmmd::snapshot

@@ -62,4 +62,7 @@ enum class MemoryLock { Shared, Exclusive };
 /// hold it. Filesystems without locks: succeeds for Shared, NotSupported for Exclusive.
 Status lock_memory(const OpenSnapshot& snapshot, MemoryLock kind);
 
+/// What lock_memory() would say now, as far as flock_holders() knows. Takes nothing.
+Status probe_memory_lock(const OpenSnapshot& snapshot, MemoryLock kind);
+
 }  // namespace vmmd::snapshot

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <set>
 #include <utility>
 
 #include "base/file.h"
@@ -80,11 +81,33 @@ Result<SnapshotManifest> current_manifest(const OpenSnapshot& snapshot) {
   return manifest;
 }
 
+const DiskFile* find_disk(const std::vector<DiskFile>& disks, const std::string& id) {
+  const auto file =
+      std::find_if(disks.begin(), disks.end(), [&](const DiskFile& candidate) { return candidate.id == id; });
+  return file == disks.end() ? nullptr : &*file;
+}
+
+/// Layers that the edit gave to disks: as they are now is what a restore will ask for. One that is not there
+/// yet is made by it.
+Status add_layers(SnapshotManifest& manifest, const std::vector<DiskFile>& before,
+                  const std::vector<DiskFile>& now) {
+  std::set<std::string> listed;
+  for (const Disk& saved : manifest.disks()) listed.insert(saved.id());
+  for (const DiskFile& file : now) {
+    if (file.role != "layer" || listed.contains(file.id)) continue;
+    const DiskFile* old = find_disk(before, file.id);
+    if (old != nullptr && old->path == file.path) continue;
+    if (::access(file.path.c_str(), F_OK) != 0 && errno == ENOENT) continue;
+    VMMD_ASSIGN(const IdentifiedDisk found, identify_disk(file));
+    *manifest.add_disks() = found.disk;
+  }
+  return {};
+}
+
 Status move_disks(SnapshotManifest& manifest, const std::vector<DiskFile>& disks) {
   for (Disk& saved : *manifest.mutable_disks()) {
-    const auto file = std::find_if(disks.begin(), disks.end(),
-                                   [&](const DiskFile& candidate) { return candidate.id == saved.id(); });
-    if (file == disks.end() || file->path == saved.path()) continue;
+    const DiskFile* file = find_disk(disks, saved.id());
+    if (file == nullptr || file->path == saved.path()) continue;
     VMMD_ASSIGN(const IdentifiedDisk found, identify_disk(*file));
     if (found.disk.size_bytes() != saved.size_bytes()) {
       return fail(ErrorCode::BadRequest, "disk {}: {} has {} bytes, the guest knows {}", shown(saved.id()),
@@ -107,6 +130,8 @@ Result<bool> seal(const std::filesystem::path& path, const ConfigCheck& check, c
   if (disks_of) {
     VMMD_ASSIGN(const std::vector<DiskFile> disks, disks_of(snapshot.config));
     VMMD_TRY(move_disks(manifest, disks));
+    VMMD_ASSIGN(const std::vector<DiskFile> before, disks_of(manifest.config()));
+    VMMD_TRY(add_layers(manifest, before, disks));
   }
   // Editors need not sync what they write.
   VMMD_ASSIGN(const UniqueFd config, open_inside(snapshot.directory.get(), kConfigName, O_RDONLY));

@@ -2,8 +2,8 @@
 
 #include <fcntl.h>
 
-#include <cerrno>
 #include <set>
+#include <string_view>
 #include <utility>
 
 #include "api/config_json.h"
@@ -12,7 +12,10 @@
 #include "api/net_fds.h"
 #include "api/overrides.h"
 #include "base/file.h"
+#include "base/printable.h"
+#include "daemon/snapshot/format/inside.h"
 #include "daemon/snapshot/restorable/unit_names.h"
+#include "devices/storage/image_lock.h"
 
 namespace vmmd::snapshot {
 
@@ -69,47 +72,6 @@ std::vector<memory::RamRange> check_layout(const api::VmConfig& config, const Sn
   return std::move(*layout);
 }
 
-// A feature that the host lacks is found without a machine; see MachineChecks for the TSC.
-void check_features(const SnapshotManifest& manifest, const HostFacts& host, Problems& problems,
-                    std::vector<std::string>& notes) {
-  const auto cpuid = host.cpuid();
-  if (!cpuid) {
-    notes.push_back(fmt::format("CPU features were not checked: {}", cpuid.error().to_string()));
-  } else if (const auto problem = feature_problem(manifest.cpu(), *cpuid)) {
-    problems.add("{}", *problem);
-  }
-}
-
-void check_tsc(const SnapshotManifest& manifest, const HostFacts& host, Problems& problems,
-               std::vector<std::string>& notes) {
-  const auto tsc = host.tsc();
-  if (!tsc) {
-    notes.push_back(fmt::format("the TSC's frequency was not checked: {}", tsc.error().to_string()));
-  } else if (const auto problem = tsc_problem(manifest.cpu().tsc_khz(), *tsc)) {
-    problems.add("{}", *problem);
-  }
-}
-
-// Under copy-on-write, and shared, RAM is mapped from memory.bin, whatever is asked for: say so, rather than
-// show what is not.
-void check_memory_backing(const api::RestoreRequest& request, std::string_view sealed,
-                          const api::VmConfig& config, std::vector<std::string>& found) {
-  if (request.memory_mode == MemoryMode::Copy || request.overrides.empty()) return;
-  const auto before = api::parse_vm_config(sealed);
-  if (!before) return;  // told where the overrides were applied
-  const auto refuse = [&](std::string_view field, bool differs) {
-    if (!differs) return;
-    found.push_back(
-        fmt::format("overrides: /memory/{} has no effect unless memory is copied into memory of its own: add "
-                    "memory_restore_mode copy, or leave it out",
-                    field));
-  };
-  refuse("file", config.memory.file.has_value());  // of the clone: the sealed one was dropped
-  refuse("shared", config.memory.shared != before->memory.shared);
-  refuse("hugepages", config.memory.hugepages != before->memory.hugepages);
-  refuse("hugepage_size", config.memory.hugepage_size != before->memory.hugepage_size);
-}
-
 // As the host side of the machine will want them: each has its device, and each device that needs one has it.
 void check_layers(const SnapshotManifest& manifest, const api::VmConfig& config, Problems& problems) {
   std::set<std::string> wanted;
@@ -142,23 +104,157 @@ void check_units(const state::SavedState& state, const api::VmConfig& config, Pr
   }
 }
 
-Result<UniqueFd> open_kvm() {
-  auto kvm = open_file("/dev/kvm", O_RDWR);
-  if (!kvm) return fail(ErrorCode::NotSupported, "cannot open /dev/kvm: {}", kvm.error().to_string());
-  return kvm;
-}
+/// The checks of one request, and where what they find goes.
+class Examination {
+ public:
+  Examination(const api::RestoreRequest& request, const HostFacts& host, MachineChecks machine_checks,
+              Problems& problems, std::vector<std::string>& notes)
+      : request_(request),
+        host_(host),
+        asks_(machine_checks == MachineChecks::Always),
+        problems_(problems),
+        notes_(notes) {}
+
+  std::optional<Restorable> run(const std::filesystem::path& source) {
+    auto snapshot =
+        inspect_snapshot(source, {.writable_memory = request_.memory_mode == MemoryMode::Shared}, problems_);
+    if (!snapshot) return std::nullopt;
+    Restorable found{std::move(*snapshot), {}, {}};
+    const SnapshotManifest& manifest = found.snapshot.manifest;
+    const bool strict = request_.cpu_check == api::RestoreRequest::CpuCheck::Strict;
+    check_request(request_, manifest, problems_);
+    if (strict) check_cpu(manifest);
+    // As it was sealed, so that an edited or lost one does not keep the rest from being said.
+    std::vector<api::ConfigProblem> told;
+    auto config = api::restored_config(manifest.config(), request_.overrides, told);
+    for (const api::ConfigProblem& problem : told) problems_.add("{}", problem.text);
+    std::vector<DiskFile> files;
+    if (config) {
+      check_networks(*config);
+      check_config(*config, manifest, problems_);
+      found.layout = check_layout(*config, manifest, problems_);
+      check_memory_backing(*config, manifest.config());
+      check_layers(manifest, *config, problems_);
+      files = files_to_compare(*config, told);
+      check_disks(manifest, files, api::overridden_disk_paths(request_.overrides), problems_);
+    }
+    if (asks_ || !problems_.empty()) {
+      if (strict) check_tsc(manifest);
+      if (config) check_units(found.snapshot.state, *config, problems_);
+      check_memory_lock(found.snapshot);
+      for (const DiskFile& file : files) check_disk_lock(file);
+    }
+    if (config) found.config = std::move(*config);
+    return found;
+  }
+
+ private:
+  // Found without a machine; see MachineChecks for the TSC.
+  void check_cpu(const SnapshotManifest& manifest) {
+    const auto cpuid = host_.cpuid();
+    if (!cpuid) {
+      notes_.push_back(fmt::format("the CPU was not checked: {}", cpuid.error().to_string()));
+      return;
+    }
+    const CpuIdentity& guest = manifest.cpu();
+    for (const auto& problem : {vendor_problem(guest, *cpuid), feature_problem(guest, *cpuid)}) {
+      if (problem) problems_.add("{}", *problem);
+    }
+  }
+
+  void check_tsc(const SnapshotManifest& manifest) {
+    const auto tsc = host_.tsc();
+    if (!tsc) {
+      notes_.push_back(fmt::format("the TSC's frequency was not checked: {}", tsc.error().to_string()));
+    } else if (const auto problem = tsc_problem(manifest.cpu().tsc_khz(), *tsc)) {
+      problems_.add("{}", *problem);
+    }
+  }
+
+  void check_networks(api::VmConfig& config) {
+    const auto places = api::fd_places(request_);
+    if (auto taps = api::replace_taps(config, places); !taps) problems_.add(taps.error());
+    for (const std::string& id : api::networks_without_taps(config, places)) {
+      if (asks_) {
+        notes_.push_back(fmt::format("network \"{}\" gets its taps with the restore: see net_fds", id));
+      } else {
+        problems_.add(
+            "the taps of network \"{}\" were descriptors: pass new ones with net_fds, or override its tap or "
+            "passt",
+            id);
+      }
+    }
+  }
+
+  // Under copy-on-write, and shared, RAM is mapped from memory.bin, whatever is asked for: say so, rather
+  // than show what is not.
+  void check_memory_backing(const api::VmConfig& config, std::string_view sealed) {
+    if (request_.memory_mode == MemoryMode::Copy || request_.overrides.empty()) return;
+    const auto before = api::parse_vm_config(sealed);
+    if (!before) return;  // told where the overrides were applied
+    const auto refuse = [&](std::string_view field, bool differs) {
+      if (!differs) return;
+      std::string text = fmt::format(
+          "overrides: /memory/{} has no effect unless memory is copied into memory of its own: add "
+          "memory_restore_mode copy, or leave it out",
+          field);
+      if (asks_) {
+        notes_.push_back(std::move(text));
+      } else {
+        problems_.add("{}", text);
+      }
+    };
+    refuse("file", config.memory.file.has_value());  // of the clone: the sealed one was dropped
+    refuse("shared", config.memory.shared != before->memory.shared);
+    refuse("hugepages", config.memory.hugepages != before->memory.hugepages);
+    refuse("hugepage_size", config.memory.hugepage_size != before->memory.hugepage_size);
+  }
+
+  void check_memory_lock(const OpenSnapshot& snapshot) {
+    if (!snapshot.memory) return;
+    const bool shared = request_.memory_mode == MemoryMode::Shared;
+    const auto taken = [&] {
+      Status free = probe_memory_lock(snapshot, MemoryLock::Exclusive);
+      return free ? ChangeLock::probe(snapshot.directory.get(), snapshot.path.native()) : free;
+    };
+    Status free = shared ? taken() : probe_memory_lock(snapshot, MemoryLock::Shared);
+    if (!free) {
+      problems_.add(free.error());
+    } else if (asks_ && !shared) {
+      free = taken();
+      if (!free)
+        notes_.push_back(
+            fmt::format("memory_restore_mode shared would be refused: {}", free.error().to_string()));
+    }
+  }
+
+  void check_disk_lock(const DiskFile& file) {
+    const auto fd = open_file(file.path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    if (!fd) return;  // told already, or a layer that is yet to be made
+    if (auto free = devices::probe_image_lock(fd->get(), printable(file.path), file.readonly); !free)
+      problems_.add("disk {}: {}", shown(file.id), free.error().to_string());
+  }
+
+  // All but those that the configuration's own checks told of: they said what is wrong with the file.
+  static std::vector<DiskFile> files_to_compare(const api::VmConfig& config,
+                                                const std::vector<api::ConfigProblem>& told) {
+    std::set<std::string_view> pointers;
+    for (const api::ConfigProblem& problem : told) pointers.insert(problem.pointer);
+    std::vector<DiskFile> files;
+    for (const api::DiskPath& disk : api::disk_paths(config)) {
+      if (!pointers.contains(disk.pointer)) files.push_back({disk.id, disk.path, disk.role, disk.readonly});
+    }
+    return files;
+  }
+
+  const api::RestoreRequest& request_;
+  const HostFacts& host_;
+  bool asks_;  // and restores nothing
+  Problems& problems_;
+  std::vector<std::string>& notes_;
+};
 
 }  // namespace
-
-Result<std::vector<kvm_cpuid_entry2>> ThisHost::cpuid() const {
-  VMMD_ASSIGN(const UniqueFd kvm, open_kvm());
-  return supported_cpuid(kvm.get());
-}
-
-Result<HostTsc> ThisHost::tsc() const {
-  VMMD_ASSIGN(const UniqueFd kvm, open_kvm());
-  return host_tsc(kvm.get());
-}
 
 std::vector<DiskFile> disk_files(const api::VmConfig& config) {
   std::vector<DiskFile> files;
@@ -170,44 +266,7 @@ std::vector<DiskFile> disk_files(const api::VmConfig& config) {
 std::optional<Restorable> examine(const std::filesystem::path& source, const api::RestoreRequest& request,
                                   const HostFacts& host, MachineChecks machine_checks, Problems& problems,
                                   std::vector<std::string>& notes) {
-  auto snapshot =
-      inspect_snapshot(source, {.writable_memory = request.memory_mode == MemoryMode::Shared}, problems);
-  if (!snapshot) return std::nullopt;
-  Restorable found{std::move(*snapshot), {}, {}};
-  const SnapshotManifest& manifest = found.snapshot.manifest;
-  const bool strict = request.cpu_check == api::RestoreRequest::CpuCheck::Strict;
-  check_request(request, manifest, problems);
-  if (strict) check_features(manifest, host, problems, notes);
-  std::optional<api::VmConfig> config;
-  if (!found.snapshot.config.empty()) {
-    auto restored = api::restored_config(found.snapshot.config, request.overrides);
-    if (restored) {
-      config = std::move(*restored);
-      if (auto taps = api::replace_taps(*config, api::fd_places(request)); !taps) problems.add(taps.error());
-      check_config(*config, manifest, problems);
-      found.layout = check_layout(*config, manifest, problems);
-      std::vector<std::string> idle;
-      check_memory_backing(request, found.snapshot.config, *config, idle);
-      for (std::string& text : idle) {
-        // Who only asks has not said how memory will be restored.
-        if (machine_checks == MachineChecks::Always) {
-          notes.push_back(std::move(text));
-        } else {
-          problems.add("{}", text);
-        }
-      }
-      check_layers(manifest, *config, problems);
-      check_disks(manifest, disk_files(*config), api::overridden_disk_paths(request.overrides), problems);
-    } else {
-      problems.add(restored.error());
-    }
-  }
-  if (machine_checks == MachineChecks::Always || !problems.empty()) {
-    if (strict) check_tsc(manifest, host, problems, notes);
-    if (config) check_units(found.snapshot.state, *config, problems);
-  }
-  if (config) found.config = std::move(*config);
-  return found;
+  return Examination(request, host, machine_checks, problems, notes).run(source);
 }
 
 }  // namespace vmmd::snapshot

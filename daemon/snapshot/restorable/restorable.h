@@ -1,7 +1,5 @@
 #pragma once
 
-#include <linux/kvm.h>
-
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -9,10 +7,9 @@
 
 #include "api/config.h"
 #include "api/types.h"
-#include "base/result.h"
 #include "daemon/memory/layout.h"
+#include "daemon/snapshot/cpu/host_facts.h"
 #include "daemon/snapshot/format/disks.h"
-#include "daemon/snapshot/format/host_cpu.h"
 #include "daemon/snapshot/format/open.h"
 #include "daemon/snapshot/format/problems.h"
 
@@ -26,30 +23,15 @@ struct Restorable {
   std::vector<memory::RamRange> layout;
 };
 
-/// What KVM can give a guest here.
-class HostFacts {
- public:
-  HostFacts() = default;
-  virtual ~HostFacts() = default;
-  HostFacts(const HostFacts&) = delete;
-  HostFacts& operator=(const HostFacts&) = delete;
-  [[nodiscard]] virtual Result<std::vector<kvm_cpuid_entry2>> cpuid() const = 0;
-  [[nodiscard]] virtual Result<HostTsc> tsc() const = 0;
-};
-
-/// Asked of /dev/kvm when needed.
-class ThisHost final : public HostFacts {
- public:
-  [[nodiscard]] Result<std::vector<kvm_cpuid_entry2>> cpuid() const override;
-  [[nodiscard]] Result<HostTsc> tsc() const override;
-};
-
-/// Two things are known better, and for nothing, from the machine itself: its units, and its TSC. A restore,
-/// which makes one, asks for them here only when there is something else to say, for the list to be whole.
+/// Some things are known better, and for nothing, from making the machine itself: its units, its TSC, and
+/// what others have locked. A restore, which makes one, asks for them here only when there is something else
+/// to say, for the list to be whole.
 enum class MachineChecks { Always, WithOthers };
 
 /// Opens the snapshot and adds all that keeps `request` from being carried out here to `problems`. Nothing if
-/// the manifest cannot be trusted. What could not be checked, for want of KVM, goes to `notes`.
+/// the manifest cannot be trusted. What could not be checked, for want of KVM, goes to `notes`, and with
+/// MachineChecks::Always (who only asks has not said how memory will be restored) what depends on that.
+/// Takes no locks.
 std::optional<Restorable> examine(const std::filesystem::path& source, const api::RestoreRequest& request,
                                   const HostFacts& host, MachineChecks machine_checks, Problems& problems,
                                   std::vector<std::string>& notes);

@@ -16,6 +16,7 @@
 #include "daemon/snapshot/format/manifest.h"
 #include "daemon/snapshot/restorable/unit_names.h"
 #include "daemon/snapshot/restore.h"
+#include "devices/storage/raw_file.h"
 #include "tests/guest/machine/fixture.h"
 
 using namespace vmmd;
@@ -148,6 +149,15 @@ void add_unit(const Sample& sample) {
     unit.set_name("disk:nowhere");
   });
 }
+void change_vendor(const Sample& sample) {
+  sample.change_manifest([](auto& manifest) {
+    const bool intel = manifest.cpu().vendor() == "GenuineIntel";
+    manifest.mutable_cpu()->set_vendor(intel ? "AuthenticAMD" : "GenuineIntel");
+  });
+}
+void forget_disk(const Sample& sample) {
+  sample.change_manifest([](auto& manifest) { manifest.clear_disks(); });
+}
 void demand_feature(const Sample& sample) {
   sample.change_manifest([](auto& manifest) {
     for (snapshot::CpuidLeaf& leaf : *manifest.mutable_cpu()->mutable_cpuid()) {
@@ -176,9 +186,11 @@ const Damage kDamages[] = {
     {"the memory lies elsewhere", move_memory, 1},
     {"the TSC is another", lie_about_tsc, 1},
     {"the CPU lacks something", demand_feature, 1},
+    {"the CPU is another maker's", change_vendor, 1},
     {"a unit too many", add_unit, 1},
     {"a vCPU too many", add_vcpu, 1},
     {"a disk was written to", write_to_disk, 1},
+    {"a disk is not listed", forget_disk, 1},
     {"a disk is gone", [](const Sample& s) { fs::remove(s.pmem()); }, 1},
     {"many things at once",
      [](const Sample& s) {
@@ -191,6 +203,15 @@ const Damage kDamages[] = {
        cut(s.directory() / "memory.bin");
      },
      7},
+    {"the configuration and other things",
+     [](const Sample& s) {
+       fs::remove(s.pmem());
+       add_unit(s);
+       lie_about_tsc(s);
+       change_vendor(s);
+       write_text(s.directory() / "config.json", "{}");
+     },
+     5},
 };
 
 }  // namespace
@@ -213,10 +234,37 @@ TEST_CASE("check and restore find the same, all of it in one list") {
   }
 }
 
+TEST_CASE("overrides that cannot be taken hide nothing from check or restore") {
+  const Sample sample;
+  add_unit(sample);
+  cut(sample.directory() / "memory.bin");
+  api::RestoreRequest request;
+  request.source_url = "file://" + sample.directory().native();
+  request.overrides =
+      R"({"serial": {"mode": "Null"}, "pmem": [{"file": "/x"}], "cpus": {"max_vcpus": 7}, "x": 1})";
+  const Findings checked = check_findings(sample.directory(), request);
+  CHECK(checked.size() == 5);
+  CHECK(restore_findings(request) == checked);
+}
+
+TEST_CASE("a disk that another holds is told by both") {
+  const Sample sample;
+  write_to_disk(sample);  // or a restore would leave the disk to the machine
+  const auto other = devices::RawFile::open(sample.pmem(), {.readonly = true});
+  REQUIRE(other);
+  api::RestoreRequest request;
+  request.source_url = "file://" + sample.directory().native();
+  request.overrides = kQuiet;
+  const Findings checked = check_findings(sample.directory(), request);
+  CHECK(checked.size() == 2);
+  CHECK(restore_findings(request) == checked);
+}
+
 TEST_CASE("cpu_check=ignore takes CPU and TSC off the list") {
   const Sample sample;
   lie_about_tsc(sample);
   demand_feature(sample);
+  change_vendor(sample);
   api::RestoreRequest request;
   request.source_url = "file://" + sample.directory().native();
   request.overrides = kQuiet;

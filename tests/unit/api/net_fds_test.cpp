@@ -160,12 +160,14 @@ TEST_CASE(
     "an override of a network by descriptors drops how its tap was set up, one by another tap does not") {
   constexpr std::string_view kSealed =
       R"({"payload": {"kernel": "/k"}, "net": [{"id": "n", "tap": "t", "ip": "192.0.2.1", "host_mac": "02:00:00:00:00:01"}]})";
-  const auto passed = restored_config(kSealed, R"({"net": [{"id": "n", "fds": [-1]}]})");
+  std::vector<ConfigProblem> problems;
+  const auto passed = restored_config(kSealed, R"({"net": [{"id": "n", "fds": [-1]}]})", problems);
   REQUIRE(passed);
   CHECK_FALSE(passed->net[0].ip);
   CHECK_FALSE(passed->net[0].host_mac);
-  const auto named = restored_config(kSealed, R"({"net": [{"id": "n", "tap": "u"}]})");
+  const auto named = restored_config(kSealed, R"({"net": [{"id": "n", "tap": "u"}]})", problems);
   REQUIRE(named);
+  CHECK(problems.empty());
   CHECK(named->net[0].ip == "192.0.2.1");
   CHECK(named->net[0].host_mac == "02:00:00:00:00:01");
 }

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -20,8 +21,19 @@ constexpr std::string_view kOnSocket =
         "serial": {"mode": "Socket", "socket": "/tmp/saved.sock"}, "console": {"mode": "Pty"},
         "debug_console": {"mode": "Pty"}})";
 
+/// The configuration, or all that is wrong with it.
+Result<VmConfig> restored(std::string_view sealed, std::string_view overrides) {
+  std::vector<ConfigProblem> problems;
+  auto config = restored_config(sealed, overrides, problems);
+  if (problems.empty()) return std::move(*config);
+  Error error{ErrorCode::BadRequest, {}};
+  for (const ConfigProblem& problem : problems) error.messages.push_back(problem.text);
+  error.side_by_side = error.messages.size();
+  return tl::make_unexpected(std::move(error));
+}
+
 std::string refusal(std::string_view overrides) {
-  const auto config = restored_config(kOnSocket, overrides);
+  const auto config = restored(kOnSocket, overrides);
   REQUIRE_FALSE(config);
   return config.error().to_string();
 }
@@ -29,7 +41,7 @@ std::string refusal(std::string_view overrides) {
 }  // namespace
 
 TEST_CASE("without overrides a clone has the configuration of the snapshot, whose kernel it does not need") {
-  const auto config = restored_config(kOnSocket, "");
+  const auto config = restored(kOnSocket, "");
   REQUIRE(config);
   CHECK(config->serial.mode == ConsoleMode::Socket);
   CHECK(config->serial.socket == "/tmp/saved.sock");
@@ -37,18 +49,18 @@ TEST_CASE("without overrides a clone has the configuration of the snapshot, whos
 }
 
 TEST_CASE("a path alone replaces the path") {
-  const auto config = restored_config(kOnSocket, R"({"serial": {"socket": "/tmp/clone.sock"}})");
+  const auto config = restored(kOnSocket, R"({"serial": {"socket": "/tmp/clone.sock"}})");
   REQUIRE(config);
   CHECK(config->serial.mode == ConsoleMode::Socket);
   CHECK(config->serial.socket == "/tmp/clone.sock");
 }
 
 TEST_CASE("a new mode of the serial port does not trip over the old mode's path") {
-  const auto file = restored_config(kOnSocket, R"({"serial": {"mode": "File", "file": "/tmp/clone.log"}})");
+  const auto file = restored(kOnSocket, R"({"serial": {"mode": "File", "file": "/tmp/clone.log"}})");
   REQUIRE(file);
   CHECK(file->serial.file == "/tmp/clone.log");
   CHECK_FALSE(file->serial.socket);
-  const auto none = restored_config(kOnSocket, R"({"serial": {"mode": "Null"}})");
+  const auto none = restored(kOnSocket, R"({"serial": {"mode": "Null"}})");
   REQUIRE(none);
   CHECK_FALSE(none->serial.socket);
 }
@@ -59,9 +71,8 @@ TEST_CASE("a path that the new mode has no use for is still a mistake") {
 }
 
 TEST_CASE("the memory file of the saved VM is not the clone's") {
-  const auto config =
-      restored_config(R"({"payload": {}, "memory": {"size": 2097152, "file": "/no/such/ram"}})",
-                      R"({"serial": {"mode": "Pty"}})");
+  const auto config = restored(R"({"payload": {}, "memory": {"size": 2097152, "file": "/no/such/ram"}})",
+                               R"({"serial": {"mode": "Pty"}})");
   REQUIRE(config);
   CHECK_FALSE(config->memory.file);
 }
@@ -95,7 +106,7 @@ TEST_CASE("every host-side field may be overridden") {
   };
   for (const std::string_view patch : kPatches) {
     CAPTURE(patch);
-    const auto config = restored_config(kOnSocket, patch);
+    const auto config = restored(kOnSocket, patch);
     if (!config) FAIL_CHECK(config.error().to_string());
   }
 }
@@ -111,7 +122,7 @@ TEST_CASE("how much a device may use of the host is host-side") {
       R"("rate_limiter_config": {"bandwidth": {"size": 9, "refill_time": 50}})";
   const auto changed = [&](const std::string& patch) {
     CAPTURE(patch);
-    auto config = restored_config(devices, patch);
+    auto config = restored(devices, patch);
     if (!config) FAIL(config.error().to_string());
     return std::move(*config);
   };
@@ -162,7 +173,7 @@ TEST_CASE("lists merge by id: a path of one disk may change, no disk may come, g
   constexpr std::string_view kDisks =
       R"({"payload": {}, "disks": [{"id": "a", "path": "/a"}, {"id": "b", "path": "/b", "readonly": true}]})";
   const auto message = [&](std::string_view patch) {
-    const auto config = restored_config(kDisks, patch);
+    const auto config = restored(kDisks, patch);
     return config ? std::string("taken") : config.error().to_string();
   };
   const std::string seen = "the guest would see this change";
@@ -170,23 +181,88 @@ TEST_CASE("lists merge by id: a path of one disk may change, no disk may come, g
   CHECK(message(R"({"disks": [{"id": "b", "path": "/elsewhere"}]})").find(seen) == std::string::npos);
   CHECK(message(R"({"disks": [{"id": "b", "readonly": false}]})").find("/disks/1/readonly") !=
         std::string::npos);
-  CHECK(message(R"({"disks": [{"id": "c", "path": "/c"}]})").find("/disks/-") != std::string::npos);
+  CHECK(message(R"({"disks": [{"id": "c", "path": "/c"}]})").find("the guest would see it come") !=
+        std::string::npos);
   CHECK(message(R"({"disks": null})").find(seen) != std::string::npos);
   CHECK(message(R"({"disks": []})").find(seen) != std::string::npos);
 }
 
+TEST_CASE("an element that names none of a list's is told which there are") {
+  const testing::TempDir dir;
+  for (const char* name : {"root", "data"}) std::ofstream(dir / name) << std::string(512, 'd');
+  const std::string sealed = fmt::format(
+      R"({{"payload": {{}}, "disks": [{{"id": "root", "path": "{}"}}, {{"id": "data", "path": "{}"}}]}})",
+      dir / "root", dir / "data");
+  const auto message = [&](std::string_view patch) {
+    const auto config = restored(sealed, patch);
+    return config ? std::string("taken") : config.error().to_string();
+  };
+  const std::string no_id = R"(it has no id: lists merge by id, so say which of "root", "data" is meant)";
+  CHECK(message(R"({"disks": [{"path": "/x"}]})") == "overrides: /disks/0: " + no_id);
+  CHECK(message(R"({"disks": [{"id": "root", "direct": false}, {"id": 7}]})") ==
+        "overrides: /disks/1: " + no_id);
+  CHECK(message(R"({"disks": ["root"]})") == "overrides: /disks/0: " + no_id);
+  CHECK(
+      message(R"({"disks": [{"id": "rot", "path": "/x"}]})") ==
+      R"(overrides: /disks/0: the VM has no "rot" there, and the guest would see it come: its ids are "root", )"
+      R"("data"; did you mean "root"?)");
+}
+
+TEST_CASE("what is wrong with an override does not hide the rest, and leaves no trace in it") {
+  std::vector<ConfigProblem> problems;
+  const auto pointers = [&] {
+    std::vector<std::string> found;
+    for (const ConfigProblem& problem : problems) found.push_back(problem.pointer);
+    return found;
+  };
+  using Pointers = std::vector<std::string>;
+  SUBCASE("a change that the guest would see, beside what this host lacks") {
+    const auto config = restored_config(
+        kOnSocket, R"({"cpus": {"max_vcpus": 1}, "serial": {"socket": "/no/such/directory/s"}})", problems);
+    REQUIRE(config);
+    CHECK(pointers() == Pointers{"/cpus/max_vcpus", "/serial/socket"});
+    CHECK(config->cpus.max_vcpus == 2);
+    CHECK(config->serial.socket == "/no/such/directory/s");
+  }
+  SUBCASE("a value of another type, and an unknown field") {
+    const auto config = restored_config(
+        kOnSocket, R"({"memory": {"thp": 7}, "seriel": {}, "rng": {"src": "/dev/urandom"}})", problems);
+    REQUIRE(config);
+    CHECK(pointers() == Pointers{"/memory/thp", "/seriel"});
+    CHECK(config->memory.thp == VmConfig().memory.thp);
+    CHECK(config->rng.src == "/dev/urandom");
+  }
+  SUBCASE("the path of a mode that cannot be") {
+    const auto config = restored_config(kOnSocket, R"({"serial": {"mode": "Off"}})", problems);
+    REQUIRE(config);
+    CHECK(pointers() == Pointers{"/serial/mode"});
+    CHECK(config->serial.mode == ConsoleMode::Socket);
+    CHECK(config->serial.socket == "/tmp/saved.sock");
+  }
+  SUBCASE("overrides that are no JSON") {
+    const auto config = restored_config(
+        R"({"payload": {}, "serial": {"mode": "Socket", "socket": "/no/such/s"}})", "{oops", problems);
+    REQUIRE(config);
+    CHECK(problems.size() == 2);
+    CHECK(problems.back().pointer == "/serial/socket");
+  }
+  SUBCASE("a config.json that cannot be understood") {
+    CHECK_FALSE(restored_config(R"({"payload": {}, "memory": 5, "x": 1})", "", problems));
+    CHECK(pointers() == Pointers{"/memory", "/x"});
+  }
+}
+
 TEST_CASE("null gives an optional field back its absence") {
-  const auto config = restored_config(R"({"payload": {"kernel": "/k", "cmdline": "quiet"}})",
-                                      R"({"payload": {"cmdline": null}})");
+  const auto config =
+      restored(R"({"payload": {"kernel": "/k", "cmdline": "quiet"}})", R"({"payload": {"cmdline": null}})");
   REQUIRE(config);
   CHECK(config->payload.kernel == "/k");
   CHECK_FALSE(config->payload.cmdline);
 }
 
 TEST_CASE("a memory file of the clone's own is taken from the overrides") {
-  const auto config =
-      restored_config(R"({"payload": {}, "memory": {"size": 2097152, "file": "/no/such/ram"}})",
-                      R"({"memory": {"file": "/tmp/clone.ram"}})");
+  const auto config = restored(R"({"payload": {}, "memory": {"size": 2097152, "file": "/no/such/ram"}})",
+                               R"({"memory": {"file": "/tmp/clone.ram"}})");
   REQUIRE(config);
   CHECK(config->memory.file == "/tmp/clone.ram");
 }
@@ -200,9 +276,9 @@ TEST_CASE("a console neither comes nor goes by its mode") {
     CHECK(refusal(patch("Off")).find(fmt::format("/{}/mode: the guest would see the device", console)) !=
           std::string::npos);
     const std::string off = fmt::format(R"({{"payload": {{}}, "{}": {{"mode": "Off"}}}})", console);
-    const auto comes = restored_config(off, patch("Null"));
+    const auto comes = restored(off, patch("Null"));
     REQUIRE_FALSE(comes);
     CHECK(comes.error().to_string().find("the guest would see the device") != std::string::npos);
-    CHECK(restored_config(off, patch("Off")));
+    CHECK(restored(off, patch("Off")));
   }
 }

@@ -1,5 +1,9 @@
 #include "daemon/snapshot/format/digest.h"
 
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -7,10 +11,36 @@
 
 #include <doctest/doctest.h>
 
+#include "base/file.h"
 #include "daemon/snapshot/format/memory_digests.h"
 #include "daemon/snapshot/format/xxh3.h"
+#include "tests/unit/snapshot/fixture.h"
 
+using namespace vmmd;
 using namespace vmmd::snapshot;
+using namespace vmmd::snapshot::test;
+
+namespace {
+
+/// memory.digests with this content.
+class TableFile {
+ public:
+  explicit TableFile(const std::string& content) : fd_(::memfd_create("table", MFD_CLOEXEC)) {
+    REQUIRE(fd_);
+    REQUIRE(write_all_at(fd_.get(), std::as_bytes(std::span(content)), 0, "table"));
+    digest_ = Digest::of(content);
+  }
+  [[nodiscard]] int fd() const { return fd_.get(); }
+  [[nodiscard]] Result<MemoryDigests> read(std::uint64_t memory_size) const {
+    return MemoryDigests::read(fd_.get(), memory_size, digest_);
+  }
+
+ private:
+  UniqueFd fd_;
+  Digest digest_;
+};
+
+}  // namespace
 
 // The constants are what `xxh128sum` prints for the same bytes.
 TEST_CASE("a digest is what xxh128sum prints") {
@@ -93,16 +123,36 @@ TEST_CASE("a chunk of zeros that was written counts as zero") {
 TEST_CASE("a table is read as it was written") {
   MemoryDigests digests(3 * kChunkSize);
   digests.set(1, Digest::of("vmmd"));
-  const auto read = MemoryDigests::parse(digests.serialize(), 3 * kChunkSize);
+  const TableFile file(digests.serialize());
+  const auto read = file.read(3 * kChunkSize);
   REQUIRE(read);
   CHECK(read->at(1) == Digest::of("vmmd"));
   CHECK(read->is_zero(2));
   CHECK_FALSE(read->is_zero(1));
 }
 
-TEST_CASE("a table of another memory size is refused") {
-  const std::string table = MemoryDigests(3 * kChunkSize).serialize();
-  CHECK_FALSE(MemoryDigests::parse(table, 4 * kChunkSize));
-  CHECK_FALSE(MemoryDigests::parse(table, 2 * kChunkSize));
-  CHECK_FALSE(MemoryDigests::parse("", 0));
+TEST_CASE("a table of another memory size is refused, by its length and before it is read") {
+  const TableFile file(MemoryDigests(3 * kChunkSize).serialize());
+  CHECK(says(file.read(4 * kChunkSize).error(), "has 48 bytes; 8388608 bytes of memory need 64"));
+  CHECK(says(file.read(2 * kChunkSize).error(), "has 48 bytes"));
+  CHECK_FALSE(TableFile("").read(0));
+}
+
+TEST_CASE("a table that is all hole is given up at its beginning") {
+  TableFile file("");
+  const std::uint64_t length = kMemoryLimit / kChunkSize * Digest::kSize;  // what 64 TiB of memory need
+  REQUIRE(::ftruncate(file.fd(), static_cast<off_t>(length)) == 0);
+  rusage before = {};
+  rusage after = {};
+  REQUIRE(::getrusage(RUSAGE_SELF, &before) == 0);
+  const auto read = MemoryDigests::read(file.fd(), kMemoryLimit, Digest::of(""));
+  REQUIRE(::getrusage(RUSAGE_SELF, &after) == 0);
+  CHECK(says(read.error(), "digests are missing in it"));
+  CHECK(after.ru_maxrss - before.ru_maxrss < 64 << 10);  // KiB; the table would be 512 MiB
+}
+
+TEST_CASE("a table with another digest is refused") {
+  const TableFile file(MemoryDigests(3 * kChunkSize).serialize());
+  const auto read = MemoryDigests::read(file.fd(), 3 * kChunkSize, Digest::of("another"));
+  CHECK(says(read.error(), "its digest differs"));
 }

@@ -95,6 +95,25 @@ TEST_CASE("a missing disk is refused by name") {
   CHECK(one_that_says(machine.problems({"root"}), "disk root: " + machine.root.path + " is missing"));
 }
 
+TEST_CASE("a disk that the manifest does not list is refused unless it was named for this restore") {
+  Machine machine;
+  machine.manifest.clear_disks();
+  CHECK(one_that_says(machine.problems(), "disk root: manifest.bin does not say of what size and time"));
+  CHECK(machine.problems({"other"}).size() == 1);
+  CHECK(machine.problems({"root"}).empty());
+}
+
+TEST_CASE("a layer that holds nothing yet need not be listed") {
+  Machine machine;
+  machine.manifest.clear_disks();
+  machine.root.role = "layer";
+  CHECK(machine.problems().size() == 1);
+  fs::resize_file(machine.root.path, 0);
+  CHECK(machine.problems().empty());
+  fs::remove(machine.root.path);
+  CHECK(machine.problems().empty());
+}
+
 TEST_CASE("of a block device only the size is compared") {
   Machine machine;
   machine.manifest.mutable_disks(0)->set_mtime_ns(0);

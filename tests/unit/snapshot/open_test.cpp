@@ -12,6 +12,7 @@
 #include <string>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include "daemon/snapshot/format/manifest.h"
 #include "tests/unit/snapshot/fixture.h"
@@ -279,6 +280,28 @@ TEST_CASE("digests of memory are optional, and checked when they are loaded") {
   CHECK(load_memory_digests(*with));
   flip_byte(dir / "with/memory.digests", 20);
   CHECK_FALSE(load_memory_digests(*with));
+}
+
+TEST_CASE("what locks of others would refuse is told without a lock, with the process") {
+  const TempDir dir;
+  publish_sample(dir / "one");
+  const auto asks = open_snapshot(dir / "one");
+  REQUIRE(asks);
+  const std::string me = fmt::format("(pid {})", ::getpid());
+  CHECK(probe_memory_lock(*asks, MemoryLock::Exclusive));
+  {
+    const auto other = open_snapshot(dir / "one");
+    REQUIRE(other);
+    REQUIRE(lock_memory(*other, MemoryLock::Shared));
+    CHECK(probe_memory_lock(*asks, MemoryLock::Shared));
+    const Status refused = probe_memory_lock(*asks, MemoryLock::Exclusive);
+    REQUIRE_FALSE(refused);
+    CHECK(says(refused.error(), "is in use by another VM " + me));
+    CHECK(lock_memory(*asks, MemoryLock::Exclusive).error().messages == refused.error().messages);
+    REQUIRE(lock_memory(*other, MemoryLock::Exclusive));
+    CHECK(says(probe_memory_lock(*asks, MemoryLock::Shared).error(), "is in use by a shared restore " + me));
+  }
+  CHECK(probe_memory_lock(*asks, MemoryLock::Exclusive));  // and none of the questions left a lock
 }
 
 TEST_CASE("many may share memory.bin, or one may have it alone") {

@@ -67,8 +67,8 @@ TEST_CASE("a disk that the edit moves is the one that a restore asks for, if it 
   fs::resize_file(dir / "copy.img", saved.size_bytes());
   const auto moved_to = [&](const fs::path& path) {
     return [&saved, path](const std::string& config) -> Result<std::vector<DiskFile>> {
-      CHECK(config == kEdited);
-      return std::vector<DiskFile>{{saved.id(), path.native(), saved.role(), saved.readonly()}};
+      const std::string now = config == kEdited ? path.native() : saved.path();
+      return std::vector<DiskFile>{{saved.id(), now, saved.role(), saved.readonly()}};
     };
   };
   SUBCASE("it has") {
@@ -91,6 +91,44 @@ TEST_CASE("a disk that the edit moves is the one that a restore asks for, if it 
   }
   SUBCASE("it is missing") {
     CHECK_FALSE(seal(dir / "one", accept, moved_to(dir / "missing.img")));
+  }
+}
+
+TEST_CASE("a layer that an edit gives to a disk is one that a restore knows") {
+  const TempDir dir;
+  publish_sample(dir / "one");
+  write_text(dir / "one/config.json", kEdited);
+  const DiskFile layer{"disk0/overlay", dir / "layer", "layer"};
+  const auto disks_of = [&](const std::string& config) -> Result<std::vector<DiskFile>> {
+    if (config != kEdited) return std::vector<DiskFile>();
+    return std::vector{layer};
+  };
+  const auto problems = [&] {
+    const auto sealed = open_snapshot(dir / "one");
+    REQUIRE(sealed);
+    Problems found;
+    check_disks(sealed->manifest, {&layer, 1}, {}, found);
+    return found.messages().size();
+  };
+  SUBCASE("one with writes in it, as it is now") {
+    write_text(layer.path, "written");
+    REQUIRE(seal(dir / "one", accept, disks_of));
+    CHECK(problems() == 0);
+    write_text(layer.path, "rewritten");
+    CHECK(problems() == 1);
+  }
+  SUBCASE("one that is not there yet") {
+    REQUIRE(seal(dir / "one", accept, disks_of));
+    CHECK(problems() == 0);
+    CHECK(open_snapshot(dir / "one")->manifest.disks_size() == 1);
+  }
+  SUBCASE("not one that was there before the edit") {
+    write_text(layer.path, "written");
+    const auto always = [&](const std::string&) -> Result<std::vector<DiskFile>> {
+      return std::vector{layer};
+    };
+    REQUIRE(seal(dir / "one", accept, always));
+    CHECK(problems() == 1);
   }
 }
 

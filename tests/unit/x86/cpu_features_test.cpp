@@ -1,4 +1,4 @@
-#include "daemon/snapshot/format/cpu_features.h"
+#include "daemon/snapshot/cpu/cpu_features.h"
 
 #include <set>
 #include <tuple>

@@ -24,6 +24,14 @@ struct HostTsc {
 /// By a VM that is thrown away: costs milliseconds.
 Result<HostTsc> host_tsc(int kvm);
 
+/// Who made the CPU, as leaf 0 spells it ("AuthenticAMD"); empty without that leaf.
+[[nodiscard]] std::string vendor_of(std::span<const kvm_cpuid_entry2> cpuid);
+
+/// What is wrong with running a guest here that was told of another maker's CPU. Family and model may differ:
+/// what they mean is in the features. A vendor that was not recorded fits.
+[[nodiscard]] std::optional<std::string> vendor_problem(const CpuIdentity& guest,
+                                                        std::span<const kvm_cpuid_entry2> cpuid);
+
 /// What is wrong with running a guest that knows a CPU without these features here. `cpuid` is
 /// supported_cpuid().
 [[nodiscard]] std::optional<std::string> feature_problem(const CpuIdentity& guest,

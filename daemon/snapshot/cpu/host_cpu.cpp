@@ -1,9 +1,10 @@
-#include "daemon/snapshot/format/host_cpu.h"
+#include "daemon/snapshot/cpu/host_cpu.h"
 
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <sys/ioctl.h>
 
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
@@ -12,8 +13,8 @@
 #include <fmt/format.h>
 
 #include "base/unique_fd.h"
-#include "daemon/snapshot/format/cpu_features.h"
-#include "daemon/snapshot/format/cpuid_messages.h"
+#include "daemon/snapshot/cpu/cpu_features.h"
+#include "daemon/snapshot/cpu/cpuid_messages.h"
 #include "daemon/snapshot/format/posix.h"
 #include "daemon/snapshot/format/problems.h"
 
@@ -48,6 +49,28 @@ Result<HostTsc> host_tsc(int kvm) {
   const int khz = ::ioctl(vcpu.get(), KVM_GET_TSC_KHZ, 0);
   return HostTsc{khz > 0 ? static_cast<std::uint32_t>(khz) : 0,
                  ::ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) > 0};
+}
+
+std::string vendor_of(std::span<const kvm_cpuid_entry2> cpuid) {
+  for (const kvm_cpuid_entry2& entry : cpuid) {
+    if (entry.function != 0) continue;
+    const std::array parts{entry.ebx, entry.edx, entry.ecx};  // in the order of the text
+    std::string vendor(sizeof parts, '\0');
+    std::memcpy(vendor.data(), parts.data(), sizeof parts);
+    return vendor;
+  }
+  return {};
+}
+
+std::optional<std::string> vendor_problem(const CpuIdentity& guest, std::span<const kvm_cpuid_entry2> cpuid) {
+  const std::string here = vendor_of(cpuid);
+  if (guest.vendor().empty() || here.empty() || guest.vendor() == here) return std::nullopt;
+  return fmt::format(
+      "the guest was told of a CPU by {} ({}), this host's is by {}: what only one of them has, registers "
+      "and "
+      "mended errata among it, can end a guest at any time; restore it on a host of its CPU's maker, or with "
+      "cpu_check=ignore nevertheless",
+      shown(guest.vendor()), shown(guest.brand()), shown(here));
 }
 
 std::optional<std::string> feature_problem(const CpuIdentity& guest,

@@ -1,10 +1,10 @@
-#include "daemon/snapshot/format/cpu_features.h"
+#include "daemon/snapshot/cpu/cpu_features.h"
 
 #include <array>
 
 #include <fmt/format.h>
 
-#include "daemon/snapshot/format/cpu_feature_names.h"
+#include "daemon/snapshot/cpu/cpu_feature_names.h"
 
 namespace vmmd::snapshot {
 namespace {

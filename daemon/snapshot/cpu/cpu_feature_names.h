@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "daemon/snapshot/format/cpu_features.h"
+#include "daemon/snapshot/cpu/cpu_features.h"
 
 namespace vmmd::snapshot {
 
