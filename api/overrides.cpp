@@ -205,7 +205,7 @@ class Restored {
       return original;
     }
     auto config = parse_vm_config(patched.dump());
-    return config ? std::move(*config) : original;
+    return config ? *config : original;
   }
 
   /// Each of what stands side by side is a problem of its own. The pointers, where there are any.
