@@ -85,6 +85,7 @@ void VirtioBalloon::write_config(std::uint64_t offset, unsigned width, std::uint
 
 void VirtioBalloon::on_start() {
   partial_.count = 0;
+  progress_ = {};
   announce();
 }
 
@@ -93,10 +94,12 @@ bool VirtioBalloon::is_stats(unsigned index) const {
 }
 
 std::optional<std::uint32_t> VirtioBalloon::handle(unsigned index, const Chain& chain) {
+  Progress& progress = progress_.at(index);
+  bool done = true;
   if (index == kInflate) {
-    for_each_batch(chain, [this](std::span<std::uint32_t> pages) { inflate(pages); });
+    done = for_each_batch(chain, progress, [this](std::span<std::uint32_t> pages) { inflate(pages); });
   } else if (index == kDeflate) {
-    for_each_batch(chain, [this](std::span<std::uint32_t> pages) { deflate(pages); });
+    done = for_each_batch(chain, progress, [this](std::span<std::uint32_t> pages) { deflate(pages); });
   } else if (is_stats(index)) {
     // The driver waits until this buffer comes back before it sends the next statistics.
     if (!return_stats_) {
@@ -105,25 +108,46 @@ std::optional<std::uint32_t> VirtioBalloon::handle(unsigned index, const Chain& 
     }
     return_stats_ = false;
   } else if ((run().features & kPageReporting) != 0) {
-    for (const Segment& segment : chain.writable) {
-      reported_bytes_ += segment.length;
-      discard(segment.address.value, segment.length);
-    }
+    done = take_reports(chain, progress);
   }
+  if (!done) return std::nullopt;
+  progress = {};
   return 0;
 }
 
+// False: the rest in another turn. The chain may be another by then, if the driver is a strange one: then it
+// is that driver's loss.
 template <class Each>
-void VirtioBalloon::for_each_batch(const Chain& chain, Each each) {
+bool VirtioBalloon::for_each_batch(const Chain& chain, Progress& progress, Each each) {
   const std::uint64_t sent = chain.readable_size() / sizeof(std::uint32_t);
   const std::uint64_t count = std::min(sent, kMaxPages);
-  ignored_pages_ += static_cast<std::int64_t>(sent - count);
-  for (std::uint64_t done = 0; done < count;) {
-    const auto batch = std::span(batch_).first(std::min<std::uint64_t>(count - done, kBatchPages));
-    if (!chain.copy_out(done * sizeof(std::uint32_t), std::as_writable_bytes(batch))) return;
+  while (progress.pages < count) {
+    if (turn_is_over()) return false;
+    const auto batch = std::span(batch_).first(std::min<std::uint64_t>(count - progress.pages, kBatchPages));
+    if (!chain.copy_out(progress.pages * sizeof(std::uint32_t), std::as_writable_bytes(batch))) break;
     each(batch);
-    done += batch.size();
+    progress.pages += batch.size();
+    charge(batch.size() * kCostOfPage);
   }
+  ignored_pages_ += static_cast<std::int64_t>(sent - count);
+  return true;
+}
+
+// As for_each_batch(), in pieces that end where the reclaim's do, so that none is lost between two.
+bool VirtioBalloon::take_reports(const Chain& chain, Progress& progress) {
+  const std::uint64_t most = std::max(kMostOfCall, reclaim_.granularity());
+  for (; progress.segment < chain.writable.size(); ++progress.segment, progress.bytes = 0) {
+    const Segment& segment = chain.writable[progress.segment];
+    while (progress.bytes < segment.length) {
+      if (turn_is_over()) return false;
+      const std::uint64_t start = segment.address.value + progress.bytes;
+      const std::uint64_t length = std::min(segment.length - progress.bytes, most - start % most);
+      discard(start, length);
+      reported_bytes_ += static_cast<std::int64_t>(length);
+      progress.bytes += length;
+    }
+  }
+  return true;
 }
 
 // Drivers send neighbours in any order, often backwards: one call to the host for each run of them.
@@ -182,6 +206,7 @@ void VirtioBalloon::give_page(std::uint64_t address) {
 }
 
 void VirtioBalloon::discard(std::uint64_t start, std::uint64_t length) {
+  charge(kCostOfCall + length / kPageSize * kCostOfPage);
   const auto discarded = reclaim_.discard(GuestAddress(start), length);
   if (discarded) {
     discarded_bytes_ += static_cast<std::int64_t>(*discarded);

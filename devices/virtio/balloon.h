@@ -22,6 +22,9 @@ namespace vmmd::devices {
 /// if the driver tells before it takes pages back (MUST_TELL_HOST, which is always offered: a restored VM may
 /// have huge pages where the driver's had none).
 ///
+/// What the host does for one chain may take it long, so the rest of a chain comes in later turns of the
+/// loop. One that is in work when the device stops is begun anew.
+///
 /// Statistics come on demand: reading counters() asks the driver for new ones and answers those it sent last.
 /// Not emulated: FREE_PAGE_HINT, PAGE_POISON.
 class VirtioBalloon final : public SimpleDevice {
@@ -29,6 +32,11 @@ class VirtioBalloon final : public SimpleDevice {
   static constexpr std::uint16_t kQueueSize = 128;
   static constexpr std::uint64_t kPageSize = 4096;     // bytes, whatever the guest's pages are
   static constexpr std::uint64_t kMaxPages = 1 << 16;  // of one chain; Linux sends 256
+  // Of kTurn: the host has little to do for a page, more for a call.
+  static constexpr std::uint64_t kCostOfPage = 64;
+  static constexpr std::uint64_t kCostOfCall = 4096;
+  static constexpr std::uint64_t kMostOfCall = 64
+                                               << 20;  // bytes, or one piece of the reclaim's if that is more
   static constexpr unsigned kInflate = 0;
   static constexpr unsigned kDeflate = 1;
   static constexpr unsigned kStats = 2;      // if negotiated
@@ -82,14 +90,23 @@ class VirtioBalloon final : public SimpleDevice {
     std::uint64_t count = 0;  // pages given; 0: none
     std::vector<bool> given;
   };
-  static constexpr std::size_t kBatchPages = 1024;
+  // The chain that is in work on a queue, which popped it before and gave it back.
+  struct Progress {
+    std::uint64_t pages = 0;  // of those sent, that were looked at
+    std::size_t segment = 0;  // of those reported, the one in work
+    std::uint64_t bytes = 0;  // of that
+  };
+  static constexpr std::size_t kBatchPages = 256;  // as many as Linux sends
+  static constexpr std::size_t kQueues = 4;
   static constexpr std::size_t kStatNames = 16;
 
   std::optional<std::uint32_t> handle(unsigned index, const Chain& chain) override;
   void on_start() override;
+  void on_stop_queue(unsigned index) override { progress_.at(index) = {}; }
   void announce();
   template <class Each>
-  void for_each_batch(const Chain& chain, Each each);
+  [[nodiscard]] bool for_each_batch(const Chain& chain, Progress& progress, Each each);
+  [[nodiscard]] bool take_reports(const Chain& chain, Progress& progress);
   void inflate(std::span<std::uint32_t> pages);
   void deflate(std::span<const std::uint32_t> pages);
   void give(std::uint64_t start, std::uint64_t length);
@@ -106,6 +123,7 @@ class VirtioBalloon final : public SimpleDevice {
   const std::shared_ptr<Anchor> anchor_;
   State state_;
   std::array<std::uint32_t, kBatchPages> batch_{};
+  std::array<Progress, kQueues> progress_{};
   Partial partial_;
   bool return_stats_ = false;    // the next buffer of statistics goes back, to come again with new ones
   bool discard_failed_ = false;  // the events know

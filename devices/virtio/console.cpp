@@ -46,6 +46,7 @@ std::optional<std::uint32_t> VirtioConsole::handle(unsigned index, const Chain& 
     const std::uint32_t length = std::min(segment.length, room);
     if (length != 0) backend_.write({segment.host, length});
     room -= length;
+    charge(length);
     tx_bytes_ += length;
     tx_refused_ += segment.length - length;
   }

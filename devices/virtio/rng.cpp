@@ -28,6 +28,7 @@ std::optional<std::uint32_t> VirtioRng::handle(unsigned, const Chain& chain) {
   }
   ++requests_;
   bytes_ += written;
+  charge(written);
   return written;
 }
 

@@ -24,6 +24,7 @@ void SimpleDevice::stop(std::function<void()> stopped) {
 
 void SimpleDevice::stop_queue(unsigned index, std::function<void()> stopped) {
   if (index < kMaxQueues) stopped_.set(index);
+  if (running()) on_stop_queue(index);
   stopped();
 }
 
@@ -43,8 +44,9 @@ void SimpleDevice::process(unsigned index) {
   Queue* const queue = this->queue(index);
   if (queue == nullptr) return;
   queue->disable_notifications();
+  turn_cost_ = 0;
   for (unsigned round = 0;; ++round) {
-    if (round == kBatch) {
+    if (round == kBatch || turn_is_over()) {
       process_later(index);
       break;
     }
@@ -56,6 +58,7 @@ void SimpleDevice::process(unsigned index) {
     const std::optional<std::uint32_t> written = handle(index, chain_);
     if (!written) {
       queue->undo_pop();
+      if (turn_is_over()) process_later(index);
       break;
     }
     queue->push(chain_, *written);

@@ -136,6 +136,98 @@ TEST_CASE("virtio-balloon takes pages in several buffers and batches, and a boun
   CHECK_FALSE(balloon.reclaim.covers(0x201000));
 }
 
+namespace {
+
+/// Pages none of which is next to another, so that the host is called for each.
+std::vector<std::uint32_t> scattered(std::uint32_t count) {
+  std::vector<std::uint32_t> pages;
+  for (std::uint32_t i = 0; i < count; ++i) pages.push_back(0x200 + 2 * i);
+  return pages;
+}
+constexpr std::size_t kMostCallsOfTurn = 512;
+
+}  // namespace
+
+TEST_CASE("virtio-balloon asks the host for little in one turn, however much a chain has, and then goes on") {
+  Balloon balloon;
+  balloon.running.start();
+  const auto pages = scattered(1500);
+  balloon.running.driver(VirtioBalloon::kInflate)
+      .add({{balloon.guest.place(std::as_bytes(std::span(pages))), 4 * 1500}}, {});
+  std::size_t turns = 0;
+  balloon.device.notify(VirtioBalloon::kInflate);
+  for (std::size_t before = 0;; before = balloon.reclaim.discarded.size()) {
+    CHECK(balloon.reclaim.discarded.size() - before <= kMostCallsOfTurn);
+    ++turns;
+    if (balloon.running.driver(VirtioBalloon::kInflate).used_index() == 1) break;
+    bool others_had_their_turn = false;
+    balloon.loop.post([&] { others_had_their_turn = true; });
+    balloon.loop.run_once();
+    CHECK(others_had_their_turn);
+  }
+  CHECK(turns >= 3);
+  CHECK(balloon.reclaim.discarded.size() == 1500);
+  CHECK(balloon.reclaim.covers(pages.back() * kPage));
+  CHECK(balloon.counter("inflated_pages") == 1500);
+}
+
+TEST_CASE("virtio-balloon takes reports of much memory in pieces, and loses nothing between two") {
+  constexpr std::uint64_t kLength = 0x1234'5000;
+  FakeEventLoop loop;
+  FakeGuest guest{1 << 30};
+  FakeReclaim reclaim(kPage);
+  FakeDeviceEvents events;
+  VirtioBalloon device(config_of(), loop, reclaim, events);
+  RunningDevice running(device, loop, guest);
+  running.start();
+  running.driver(VirtioBalloon::kReporting).add({}, {{GuestAddress(0x123'4000), kLength}});
+  device.notify(VirtioBalloon::kReporting);
+  CHECK(running.driver(VirtioBalloon::kReporting).used_index() == 0);
+  loop.run_ready();
+  CHECK(running.driver(VirtioBalloon::kReporting).used_index() == 1);
+  std::uint64_t next = 0x123'4000;
+  for (const auto& [start, length] : reclaim.discarded) {
+    CHECK(start == next);
+    CHECK(length <= VirtioBalloon::kMostOfCall);
+    next = start + length;
+    CHECK((next % VirtioBalloon::kMostOfCall == 0 || next == 0x123'4000 + kLength));
+  }
+  CHECK(next == 0x123'4000 + kLength);
+}
+
+TEST_CASE("virtio-balloon that is stopped within a chain takes all of it when it goes on") {
+  Balloon balloon;
+  balloon.running.start();
+  const auto pages = scattered(1500);
+  auto& driver = balloon.running.driver(VirtioBalloon::kInflate);
+  driver.add({{balloon.guest.place(std::as_bytes(std::span(pages))), 4 * 1500}}, {});
+  balloon.device.notify(VirtioBalloon::kInflate);
+  balloon.running.stop();
+  CHECK(driver.used_index() == 0);
+  CHECK(balloon.running.queue(VirtioBalloon::kInflate).state().next_avail == 0);
+  balloon.reclaim.discarded.clear();
+  balloon.running.start();
+  CHECK(driver.used_index() == 1);
+  CHECK(balloon.reclaim.discarded.size() == 1500);
+}
+
+TEST_CASE("virtio-balloon forgets how far it was in a chain whose queue the driver resets") {
+  Balloon balloon;
+  balloon.running.start();
+  const auto pages = scattered(1500);
+  auto& driver = balloon.running.driver(VirtioBalloon::kInflate);
+  driver.add({{balloon.guest.place(std::as_bytes(std::span(pages))), 4 * 1500}}, {});
+  balloon.device.notify(VirtioBalloon::kInflate);
+  balloon.device.stop_queue(VirtioBalloon::kInflate, [] {});
+  balloon.loop.run_ready();
+  CHECK(driver.used_index() == 0);
+  balloon.reclaim.discarded.clear();
+  balloon.device.start_queue(VirtioBalloon::kInflate);
+  balloon.loop.run_ready();
+  CHECK(driver.used_index() == 1);
+  CHECK(balloon.reclaim.discarded.size() == 1500);
+}
+
 TEST_CASE("virtio-balloon only counts pages that are taken back") {
   Balloon balloon;
   balloon.running.start();

@@ -61,6 +61,18 @@ TEST_CASE("virtio-console takes one chain's output up to a bound and counts the 
   CHECK(console.device.counters().at("tx_dropped") == 5);
 }
 
+TEST_CASE("virtio-console copies a bounded amount of output in one turn of the loop, and the rest later") {
+  Console console;
+  console.running.start();
+  const auto big = console.guest.allocate(VirtioConsole::kMaxChain);
+  for (int i = 0; i < 5; ++i)
+    console.running.driver(VirtioConsole::kTransmit).add({{big, VirtioConsole::kMaxChain}}, {});
+  console.device.notify(VirtioConsole::kTransmit);
+  CHECK(console.host.output.size() == VirtioConsole::kMaxChain);
+  console.loop.run_ready();
+  CHECK(console.host.output.size() == 5 * VirtioConsole::kMaxChain);
+}
+
 TEST_CASE("virtio-console input goes into the driver's buffers in order") {
   Console console;
   console.running.start();

@@ -105,6 +105,17 @@ TEST_CASE("virtio-rng serves more requests than one turn of the loop handles") {
   CHECK(rng.running.driver(0).take_used().size() == 200);
 }
 
+TEST_CASE("virtio-rng fills a bounded amount in one turn of the loop, and the rest later") {
+  Rng rng;
+  rng.running.start();
+  const auto buffer = rng.guest.allocate(VirtioRng::kMaxRequest);
+  for (int i = 0; i < 40; ++i) rng.running.driver(0).add({}, {{buffer, VirtioRng::kMaxRequest}});
+  rng.device.notify(0);
+  CHECK(rng.running.driver(0).take_used().size() == VirtioRng::kTurn / VirtioRng::kMaxRequest);
+  rng.loop.run_ready();
+  CHECK(rng.running.driver(0).take_used().size() == 40 - VirtioRng::kTurn / VirtioRng::kMaxRequest);
+}
+
 TEST_CASE("virtio-rng takes its bytes from a file, and waits while it has none") {
   const Fifo fifo;
   Rng rng(fifo.path);
