@@ -52,14 +52,22 @@ Status DiskEnd::resize(std::uint64_t bytes) {
     return fail(ErrorCode::BadRequest, "a disk of {} bytes: not a multiple of {}", bytes, kSector);
   }
   VMMD_ASSIGN(const std::uint64_t size, disk_->size());
-  if (bytes == size) return {};
   if (bytes < size) {
     return fail(
         ErrorCode::BadRequest,
         "{} has {} bytes; with fewer the guest would lose what lies behind, so no disk is made smaller",
         disk_->name(), size);
   }
-  return disk_->grow(bytes);
+  if (bytes < promised_) {
+    return fail(
+        ErrorCode::BadRequest,
+        "{} was cut to {} bytes, and the guest believes in {}: give that size to make it as long again "
+        "(what was cut off is lost), or reboot the guest to let it see a smaller disk",
+        disk_->name(), size, promised_);
+  }
+  if (bytes > size) VMMD_TRY(disk_->grow(bytes));
+  if (promised_ != 0) promised_ = bytes;
+  return {};
 }
 
 // One thread serves all queues, so it may run wherever one of them may.
@@ -85,6 +93,7 @@ Status DiskEnd::save_file(int fd, const std::stop_token& cancel) const {
 
 Result<std::unique_ptr<devices::VirtioDevice>> DiskEnd::make_device(const DeviceGlue& glue) {
   VMMD_ASSIGN(const std::uint64_t size, disk_->size());
+  promised_ = size;
   devices::VirtioBlock::Config config;
   config.id = config_.pci.id.value_or("");
   config.serial = config_.serial.value_or("");

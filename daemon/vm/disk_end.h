@@ -35,6 +35,7 @@ class DiskEnd final : public HostEnd {
   const std::shared_ptr<RateLimitGroups> groups_;
   std::unique_ptr<devices::Disk> disk_;
   const devices::Overlay* memory_ = nullptr;  // disk_, if its writes stay in memory
+  std::uint64_t promised_ = 0;  // bytes that a guest may believe in: the most that it was told of
 };
 
 }  // namespace vmmd::vm

@@ -1,5 +1,6 @@
 """Disks of the Linux guest whose host gives less than it did: rate limits, and a backend that loses what it held."""
 import os
+import pathlib
 import subprocess
 
 import pytest
@@ -86,6 +87,11 @@ def test_a_backend_that_lost_what_it_held_fails_in_the_guest_and_the_vm_goes_on(
     daemon.put("vm.pause")
     daemon.put("vm.resume")
     serial.ask(f"disk check /dev/vda 7 0 {LEFT // RECORD}", rf"^disk checked {LEFT // RECORD}$")
+    answer, messages = daemon.raw("PUT", "vm.resize-disk", {"id": "data", "desired_size": LEFT})
+    assert answer == 400 and f"was cut to {LEFT} bytes, and the guest believes in {SIZE}" in " ".join(messages)
+    if pathlib.Path(path).is_file():
+        daemon.put("vm.resize-disk", {"id": "data", "desired_size": SIZE})
+        assert os.path.getsize(path) == SIZE
     grow()
     serial.ask("disk write /dev/vda 9 0 64", r"^disk wrote 64$")
     serial.ask("disk check /dev/vda 9 0 64", r"^disk checked 64$")

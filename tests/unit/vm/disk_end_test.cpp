@@ -94,6 +94,40 @@ TEST_CASE("disk: a device is as configured, and a reboot's sees that the image h
   CHECK((*device)->read_config(0, 8) == 128);
 }
 
+TEST_CASE("disk: an image that was cut is made as long again, or the guest's size stays and that is said") {
+  const Host host;
+  testing::FakeEventLoop loop;
+  testing::FakeClock clock;
+  testing::FakeDeviceEvents events;
+  const testing::FakeGuest guest;
+  NoReclaim reclaim;
+  testing::FakePowerSink power;
+  const vm::DeviceGlue glue{guest.memory(), clock, loop, events, reclaim, power};
+  const auto image = host.dir / "image";
+  const auto end = host.open(host.disk("root"));
+  REQUIRE(end.has_value());
+  auto device = (*end)->make_device(glue);
+  REQUIRE((*end)->resize(65536));
+  std::filesystem::resize_file(image, 4096);
+  for (const std::uint64_t size : {4096U, 8192U, 65536U - 512U}) {
+    const Status refused = (*end)->resize(size);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().to_string().find("was cut to 4096 bytes, and the guest believes in 65536") !=
+          std::string::npos);
+    CHECK(std::filesystem::file_size(image) == 4096);
+  }
+  SUBCASE("mended") {
+    REQUIRE((*end)->resize(65536));
+    CHECK(std::filesystem::file_size(image) == 65536);
+  }
+  SUBCASE("taken as it is by a reboot") {
+    device->reset();
+    device = (*end)->make_device(glue);
+    CHECK((*device)->read_config(0, 8) == 4096 / 512);
+    CHECK((*end)->resize(8192));
+  }
+}
+
 TEST_CASE("disk: one that says where its queues run has a thread for that, others share theirs") {
   const Host host;
   api::DiskConfig config = host.disk("a");
