@@ -1,5 +1,6 @@
 """The Linux guest: how it is booted, and how a snapshot of it at its agent's prompt is made once for many tests."""
 import dataclasses
+import functools
 import pathlib
 import struct
 
@@ -72,3 +73,17 @@ def pattern(seed, size):
         x = (offset ^ seed << 40 ^ seed) * 0x9E3779B97F4A7C15 & 2**64 - 1
         words.append(x ^ x >> 29)
     return struct.pack(f"<{len(words)}Q", *words)
+
+
+@functools.lru_cache(4096)
+def record(number, seed, size):
+    """The record that the agent's fill_record() makes."""
+    mask = 2**64 - 1
+    base = number * 0x9E3779B97F4A7C15 & mask ^ seed << 32
+    words, total = [number, seed], 0
+    for index in range(2, size // 8 - 1):
+        x = base ^ index * 0xC2B2AE3D27D4EB4F & mask
+        words.append(x ^ x >> 31)
+    for word in words:
+        total = (total << 7 & mask | total >> 57) ^ word
+    return struct.pack(f"<{size // 8}Q", *words, total)

@@ -288,6 +288,8 @@ void run_command(struct agent* agent, char* line) {
     vsock(line);
   } else if (same(word, "net")) {
     net(line);
+  } else if (same(word, "traffic")) {
+    run_traffic(line);
   } else if (same(word, "poweroff")) {
     power_off();
   } else if (same(word, "reboot")) {

@@ -29,13 +29,17 @@
 // Records of 4 KiB, past the page cache; FIRST and COUNT in records:
 //   disk write|check PATH SEED FIRST COUNT   disk wrote COUNT | disk checked COUNT | disk: what is wrong
 //   disk start PATH SEED WRITERS SLOTS       that many processes, each going round in its slots, for ever
-//   disk stop                                disk stopped RECORDS
+//   disk stop                                disk PATH writer W next N for each, then disk stopped RECORDS
 //   disk verify PATH SEED 0 SLOTS            after stop: every slot has its last record
 //   disk discard PATH FIRST COUNT            disk discarded ERROR
 //   disk trim DIRECTORY                      disk trimmed BYTES
 //   net up INTERFACE ADDRESS BITS  net up | net: error ERRNO, as all of these
 //   net listen PORT, accept, connect ADDRESS PORT, close   net listening | accepted | connected | closed (TCP)
 //   net send|receive SEED KIB      ok DIGEST | bad OFFSET (as mem)
+// Records as the disks', over the network, by processes of their own:
+//   traffic datagrams ADDRESS PORT SEED BYTES   traffic started (UDP, without end)
+//   traffic echo ADDRESS PORT SEED              traffic started (TCP: records of 1 KiB are checked, and go back)
+//   traffic stop                                traffic stopped SENT ECHOED ERRNO (1: a record was torn, or another's)
 //   poweroff, reboot
 // clang-format on
 #pragma once
@@ -54,9 +58,17 @@ void power_off(void);
 void disk(char* line);
 void vsock(char* line);
 void net(char* line);
+void run_traffic(char* line);
 // A socket that listens on `port` of vsock; and one line of who connected to it, answered there.
 int vsock_service(u32 port);
 void serve_line(int service, struct agent* agent);
+
+// "10.0.0.1" as four bytes.
+void internet_address(const char* text, u8* bytes);
+
+// A record of so many words that tells which it is, and whether it is whole; `scratch` is as long.
+void fill_record(u64* record, u64 words, u64 number, u64 seed);
+bool record_is_whole(const u64* record, u64* scratch, u64 words, u64 seed);
 
 // Words that tell from which offset and seed they are. check_pattern() prints "ok DIGEST" or "bad OFFSET".
 void fill_pattern(u64* words, u64 size, u64 seed);

@@ -3,7 +3,14 @@
 #include "commands.h"
 #include "text.h"
 
-enum { kRecord = 4096, kWords = kRecord / 8, kDirect = 040000, kMaxWriters = 8 };
+enum {
+  kRecord = 4096,
+  kWords = kRecord / 8,
+  kDirect = 040000,
+  kMaxWriters = 8,
+  kMaxDisks = 2,
+  kMaxPath = 32
+};
 
 struct writers {  // shared with the children
   u64 stop;
@@ -12,30 +19,18 @@ struct writers {  // shared with the children
   u64 failed[kMaxWriters];
 };
 
-static struct writers* writers;
-static u64 writer_count;
+static struct {
+  char path[kMaxPath];
+  struct writers* writers;
+  u64 count;
+} disks[kMaxDisks];
 
-static u64 mixed(u64 number, u64 seed, u64 word) {
-  u64 x = (number * 0x9E3779B97F4A7C15) ^ (seed << 32) ^ word * 0xC2B2AE3D27D4EB4F;
-  return x ^ x >> 31;
-}
-
-// Number, seed, then a pattern made of both, then a sum of all.
-static void fill(u64* record, u64 number, u64 seed) {
-  u64 sum = 0;
-  record[0] = number;
-  record[1] = seed;
-  for (u64 i = 2; i < kWords - 1; i++) record[i] = mixed(number, seed, i);
-  for (u64 i = 0; i < kWords - 1; i++) sum = (sum << 7 | sum >> 57) ^ record[i];
-  record[kWords - 1] = sum;
-}
-
-static bool whole(const u64* record, u64* scratch, u64 seed) {
-  fill(scratch, record[0], seed);
-  for (u64 i = 0; i < kWords; i++) {
-    if (record[i] != scratch[i]) return false;
+// Of the disk that has been written to by that path; an empty place if there is none; -1: no place.
+static int disk_of(const char* path) {
+  for (int d = 0; d < kMaxDisks; d++) {
+    if (disks[d].path[0] == 0 || same(disks[d].path, path)) return d;
   }
-  return true;
+  return -1;
 }
 
 static long write_at(int fd, const void* bytes, u64 offset) {
@@ -50,7 +45,7 @@ static long sync_data(int fd) {
 
 static void write_records(int fd, u64* buffer, u64 seed, u64 first, u64 count) {
   for (u64 i = first; i < first + count; i++) {
-    fill(buffer, i, seed);
+    fill_record(buffer, kWords, i, seed);
     long n = write_at(fd, buffer, i * kRecord);
     if (n != kRecord) {
       print("disk: record %u error %u\n", i, (u64)-n);
@@ -67,7 +62,7 @@ static void write_records(int fd, u64* buffer, u64 seed, u64 first, u64 count) {
 static void check_records(int fd, u64* buffer, u64 seed, u64 first, u64 count) {
   for (u64 i = first; i < first + count; i++) {
     long n = read_at(fd, buffer, i * kRecord);
-    if (n != kRecord || !whole(buffer, buffer + kWords, seed) || buffer[0] != i) {
+    if (n != kRecord || !record_is_whole(buffer, buffer + kWords, kWords, seed) || buffer[0] != i) {
       print("disk: record %u bad, read %u, number %u\n", i, (u64)n, buffer[0]);
       return;
     }
@@ -76,10 +71,11 @@ static void check_records(int fd, u64* buffer, u64 seed, u64 first, u64 count) {
 }
 
 // Writer w has the slots w * slots and on, and goes round in them for ever.
-__attribute__((noreturn)) static void write_for_ever(int fd, u64* buffer, u64 w, u64 seed, u64 slots) {
+__attribute__((noreturn)) static void write_for_ever(struct writers* writers, int fd, u64* buffer, u64 w,
+                                                     u64 seed, u64 slots) {
   while (!__atomic_load_n(&writers->stop, __ATOMIC_ACQUIRE)) {
     u64 number = writers->next[w];
-    fill(buffer, number, seed + w);
+    fill_record(buffer, kWords, number, seed + w);
     long n = write_at(fd, buffer, (w * slots + number % slots) * kRecord);
     if (n == kRecord && number % 16 == 15) n = sync_data(fd) == 0 ? kRecord : -5;
     if (n != kRecord) {
@@ -93,38 +89,54 @@ __attribute__((noreturn)) static void write_for_ever(int fd, u64* buffer, u64 w,
 }
 
 static void start_writers(const char* path, u64 seed, u64 count, u64 slots) {
-  if (!writers) writers = map(sizeof *writers, kShared | kAnonymous, -1, 0);
-  writer_count = count < kMaxWriters ? count : kMaxWriters;
+  int d = disk_of(path);
+  if (d < 0 || length_of(path) >= kMaxPath) {
+    print("disk: no place for %s\n", path);
+    return;
+  }
+  for (u64 i = 0; i <= length_of(path); i++) disks[d].path[i] = path[i];
+  if (!disks[d].writers) disks[d].writers = map(sizeof(struct writers), kShared | kAnonymous, -1, 0);
+  struct writers* writers = disks[d].writers;
+  disks[d].count = count < kMaxWriters ? count : kMaxWriters;
   writers->stop = 0;
-  writers->running = writer_count;
-  for (u64 w = 0; w < writer_count; w++) {
+  writers->running = disks[d].count;
+  for (u64 w = 0; w < disks[d].count; w++) {
     writers->next[w] = writers->failed[w] = 0;
     if (SYS(57, 0, 0, 0, 0) != 0) continue;  // fork
     int fd = open_file(path, kReadWrite | kDirect);
-    write_for_ever(fd, map(kRecord, kPrivate | kAnonymous, -1, 0), w, seed, slots);
+    write_for_ever(writers, fd, map(kRecord, kPrivate | kAnonymous, -1, 0), w, seed, slots);
   }
   print("disk writing\n");
 }
 
 static void stop_writers(void) {
-  __atomic_store_n(&writers->stop, 1, __ATOMIC_RELEASE);
-  while (__atomic_load_n(&writers->running, __ATOMIC_ACQUIRE) > 0) pause_for(5);
   u64 total = 0;
-  for (u64 w = 0; w < writer_count; w++) {
-    total += writers->next[w];
-    if (writers->failed[w]) print("disk: writer %u error %u\n", w, writers->failed[w]);
+  for (int d = 0; d < kMaxDisks && disks[d].writers; d++)
+    __atomic_store_n(&disks[d].writers->stop, 1, __ATOMIC_RELEASE);
+  for (int d = 0; d < kMaxDisks && disks[d].writers; d++) {
+    struct writers* writers = disks[d].writers;
+    while (__atomic_load_n(&writers->running, __ATOMIC_ACQUIRE) > 0) pause_for(5);
+    for (u64 w = 0; w < disks[d].count; w++) {
+      total += writers->next[w];
+      if (writers->failed[w])
+        print("disk: %s writer %u error %u\n", disks[d].path, w, writers->failed[w]);
+      else
+        print("disk %s writer %u next %u\n", disks[d].path, w, writers->next[w]);
+    }
   }
   print("disk stopped %u\n", total);
 }
 
 // Each slot has the last record that was written to it, whole.
-static void check_writers(int fd, u64* buffer, u64 seed, u64 slots) {
+static void check_writers(const char* path, int fd, u64* buffer, u64 seed, u64 slots) {
   u64 checked = 0;
-  for (u64 w = 0; w < writer_count; w++) {
-    u64 next = writers->next[w], oldest = next > slots ? next - slots : 0;
+  int d = disk_of(path);
+  for (u64 w = 0; d >= 0 && w < disks[d].count; w++) {
+    u64 next = disks[d].writers->next[w], oldest = next > slots ? next - slots : 0;
     for (u64 number = oldest; number < next; number++, checked++) {
       long n = read_at(fd, buffer, (w * slots + number % slots) * kRecord);
-      if (n == kRecord && whole(buffer, buffer + kWords, seed + w) && buffer[0] == number) continue;
+      if (n == kRecord && record_is_whole(buffer, buffer + kWords, kWords, seed + w) && buffer[0] == number)
+        continue;
       print("disk: writer %u record %u bad, read %u, number %u\n", w, number, (u64)n, buffer[0]);
       return;
     }
@@ -176,7 +188,7 @@ void disk(char* line) {
     else if (same(word, "check"))
       check_records(fd, buffer, a, b, c);
     else
-      check_writers(fd, buffer, a, c);
+      check_writers(path, fd, buffer, a, c);
     unmap(buffer, 2 * kRecord);
     close_fd(fd);
   }

@@ -21,13 +21,16 @@ static void say(const char* what, long result) {
     print("net %s\n", what);
 }
 
-static struct address address_of(char** line) {
-  struct address address = {.family = kInternet};
-  const char* text = next_word(line);
+void internet_address(const char* text, u8* bytes) {
   for (int i = 0; i < 4; i++) {
-    for (; *text >= '0' && *text <= '9'; text++) address.ip[i] = (u8)(address.ip[i] * 10 + *text - '0');
+    for (bytes[i] = 0; *text >= '0' && *text <= '9'; text++) bytes[i] = (u8)(bytes[i] * 10 + *text - '0');
     if (*text == '.') text++;
   }
+}
+
+static struct address address_of(char** line) {
+  struct address address = {.family = kInternet};
+  internet_address(next_word(line), address.ip);
   return address;
 }
 
