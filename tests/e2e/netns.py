@@ -72,6 +72,11 @@ def mac(interface):
     return re.search(r"link/ether (\S+)", shown)[1]
 
 
+def mtu(interface):
+    shown = subprocess.run(["ip", "-o", "link", "show", interface], check=True, capture_output=True, text=True).stdout
+    return int(re.search(r" mtu (\d+) ", shown)[1])
+
+
 def _checksum(data):
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:

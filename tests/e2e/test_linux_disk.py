@@ -86,10 +86,10 @@ def test_what_the_guest_flushed_is_in_the_image(start, with_disk, tmp_path, dire
 
 def test_a_discard_gives_the_space_back(guest):
     _, serial, path = guest
-    serial.ask("disk write /dev/vda 3 1024 1024", r"^disk wrote 1024$")
+    serial.ask("disk write /dev/vda 3 1024 64", r"^disk wrote 64$")  # one by one: more takes a busy host a minute
     before = path.stat().st_blocks
-    serial.ask("disk discard /dev/vda 1024 1024", r"^disk discarded 0$")
-    assert path.stat().st_blocks <= before - 1024 * RECORD // 512
+    serial.ask("disk discard /dev/vda 1024 64", r"^disk discarded 0$")
+    assert path.stat().st_blocks <= before - 64 * RECORD // 512
 
 
 def test_two_vms_do_not_write_one_image(guest, start, with_disk):

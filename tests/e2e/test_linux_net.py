@@ -15,12 +15,12 @@ PORT = 80
 ARP = 0x0806
 # id -> (the guest's interface, the host's address, the guest's)
 DEVICES = {"fast": ("eth0", "10.77.0.1", "10.77.0.2"), "plain": ("eth1", "10.78.0.1", "10.78.0.2")}
-MAC = "02:12:34:56:78:9a"
+MAC, HOST_MAC = "02:12:34:56:78:9a", "02:65:43:21:0f:ed"
 TUNSETOFFLOAD = 0x400454D0
 ALL_OFFLOADS = 0x1F  # TUN_F_CSUM, TSO4, TSO6, TSO_ECN, UFO
 NETWORKS = [
     {"id": "fast", "tap": "fast0", "ip": "10.77.0.1", "mask": "255.255.255.0", "num_queues": 4, "mac": MAC},
-    {"id": "plain", "tap": "plain0", "ip": "10.78.0.1", "mask": "255.255.255.0",
+    {"id": "plain", "tap": "plain0", "ip": "10.78.0.1", "mask": "255.255.255.0", "mtu": 1400, "host_mac": HOST_MAC,
      "offload_csum": False, "offload_tso": False, "offload_ufo": False},
 ]
 
@@ -108,8 +108,21 @@ def test_pings_and_tcp_both_ways(guest, name):
     # Segments larger than frames pass whole where they may.
     assert (from_guest_ > 1514) == (name == "fast"), from_guest_
     assert (to_guest_ > 1514) == (name == "fast"), to_guest_
+    assert name == "fast" or max(from_guest_, to_guest_) == 1414  # its MTU and an Ethernet header
     seen = counters(daemon, name)
     assert seen["rx_bytes"] > 512 << 10 and seen["tx_bytes"] > 512 << 10 and seen["backend_failures"] == 0
+
+
+def test_mtu_and_mac_of_the_hosts_end_are_as_configured_and_known_to_the_guest(guest):
+    _, serial = guest
+    mtus = {}
+    for name, (interface, _, address) in DEVICES.items():
+        assert netns.ping(address)
+        mtus[name] = int(serial.ask(f"cat /sys/class/net/{interface}/mtu", r"^(\d+)\s*end$")[1]), netns.mtu(f"{name}0")
+    assert mtus == {"fast": (1500, 1500), "plain": (1400, 1400)}
+    assert netns.mac("plain0") == HOST_MAC != netns.mac("fast0")
+    # It is whom the guest talks to.
+    serial.ask("cat /proc/net/arp", rf"^10\.78\.0\.1 .* {HOST_MAC} ")
 
 
 def queue_interrupts(serial):
