@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "api/socket.h"
 #include "base/version.h"
 #include "daemon/control/announce.h"
+#include "daemon/control/left_behind.h"
 #include "daemon/control/service.h"
 #include "daemon/log.h"
 #include "daemon/options.h"
@@ -188,5 +190,7 @@ int main(int argc, char** argv) {
   mallopt(M_ARENA_MAX, 1);
   vmmd::ParsedOptions parsed = vmmd::parse_options(argc, argv);
   if (parsed.exit_status) return *parsed.exit_status;
-  return vmmd::run(std::move(parsed.options));
+  const int status = vmmd::run(std::move(parsed.options));
+  if (vmmd::control::anything_left_behind()) std::_Exit(status);
+  return status;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string_view>
 
 namespace vmmd::devices {
@@ -15,6 +16,9 @@ class DeviceEvents {
   /// The host has no room for a write of the guest, which waits for some: for the device to be paused and
   /// resumed.
   virtual void disk_full(std::string_view unit, std::string_view what) = 0;
+  /// The driver, or the device for a reason that lies on the host, cannot go on before the driver resets the
+  /// device; for the `times`th time, 1, 2, 4, 8 and so on.
+  virtual void needs_reset(std::string_view unit, std::string_view reason, std::uint64_t times) = 0;
   /// The guest has not answered for too long and is about to be reset.
   virtual void watchdog_expired(std::string_view unit, std::string_view what) = 0;
 };

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <future>
+#include <mutex>
 #include <utility>
 
 #include <fmt/format.h>
@@ -13,6 +14,7 @@
 #include "api/net_fds.h"
 #include "api/options.h"
 #include "daemon/control/announce.h"
+#include "daemon/control/left_behind.h"
 #include "daemon/log.h"
 #include "daemon/memory/layout.h"
 #include "daemon/memory/memory_file.h"
@@ -35,40 +37,52 @@ constexpr std::size_t kMostDamagedRanges = 64;  // in vm.info and in the event
 }  // namespace
 
 /// What the guest asks for, from vCPU threads to the VM thread; and what fails on the host, to whoever
-/// listens.
+/// listens. Silent once it is abandoned, as the control may be gone by then.
 class VmControl::GuestSignals final : public vm::MachineListener {
  public:
-  GuestSignals(VmControl& control, std::uint64_t generation) : control_(control), generation_(generation) {}
+  GuestSignals(VmControl& control, std::uint64_t generation) : control_(&control), generation_(generation) {}
 
-  void request_reset() override {
-    control_.queue_.post(
-        [&control = control_, generation = generation_] { control.on_guest_reset(generation); });
+  void abandon() {
+    const std::lock_guard lock(mutex_);
+    control_ = nullptr;
   }
-  void request_shutdown() override {
-    control_.queue_.post(
-        [&control = control_, generation = generation_] { control.on_guest_shutdown(generation); });
-  }
-  void on_vcpu_stopped(vm::VcpuStop stop) override {
-    control_.queue_.post([&control = control_, generation = generation_, stop = std::move(stop)] {
-      control.on_vcpu_stopped(generation, stop);
-    });
-  }
+
+  void request_reset() override { post(&VmControl::on_guest_reset); }
+  void request_shutdown() override { post(&VmControl::on_guest_shutdown); }
+  void memory_lost() { post(&VmControl::on_memory_lost); }
+  void on_vcpu_stopped(vm::VcpuStop stop) override { post(&VmControl::on_vcpu_stopped, std::move(stop)); }
   void backend_failed(std::string_view unit, std::string_view what) override {
     log_warning("{}: {}", unit, what);
-    control_.events_.publish("device", "backend-failed",
-                             {{"unit", std::string(unit)}, {"error", std::string(what)}});
+    publish("device", "backend-failed", {{"unit", std::string(unit)}, {"error", std::string(what)}});
   }
   void disk_full(std::string_view unit, std::string_view what) override {
-    control_.queue_.post([&control = control_, generation = generation_, unit = std::string(unit),
-                          what = std::string(what)] { control.on_disk_full(generation, unit, what); });
+    post(&VmControl::on_disk_full, std::string(unit), std::string(what));
+  }
+  void needs_reset(std::string_view unit, std::string_view reason, std::uint64_t times) override {
+    log_warning("{}: the guest must reset the device: {} (time {})", unit, reason, times);
+    publish("device", "needs-reset",
+            {{"unit", std::string(unit)}, {"reason", std::string(reason)}, {"times", std::to_string(times)}});
   }
   void watchdog_expired(std::string_view unit, std::string_view what) override {
     log_warning("{}: {}", unit, what);
-    control_.events_.publish("vm", "watchdog", {{"unit", std::string(unit)}, {"reason", std::string(what)}});
+    publish("vm", "watchdog", {{"unit", std::string(unit)}, {"reason", std::string(what)}});
   }
 
  private:
-  VmControl& control_;
+  template <class... Parameters, class... Arguments>
+  void post(void (VmControl::*member)(std::uint64_t, Parameters...), Arguments... arguments) {
+    const std::lock_guard lock(mutex_);
+    if (control_ == nullptr) return;
+    control_->queue_.post([control = control_, member, generation = generation_,
+                           ... kept = std::move(arguments)] { (control->*member)(generation, kept...); });
+  }
+  void publish(std::string_view source, std::string_view event, const api::EventBus::Properties& properties) {
+    const std::lock_guard lock(mutex_);
+    if (control_ != nullptr) control_->events_.publish(source, event, properties);
+  }
+
+  std::mutex mutex_;
+  VmControl* control_;  // nullptr: abandoned
   const std::uint64_t generation_;
 };
 
@@ -167,16 +181,9 @@ void VmControl::drop_machine() {
       memory::remove_spare_name(*config_.memory.file, machine_->ram().fd());
     if (auto stopped = machine_->stop(); !stopped) {
       log_error("the VM's memory stays allocated: {}", stopped.error().to_string());
-      // What the device still writes to stays as it is until this process ends: no destructor.
-      struct Abandoned {
-        std::unique_ptr<vm::HostSide> host;
-        std::unique_ptr<GuestSignals> signals;
-        std::unique_ptr<vm::Machine> machine;
-        std::unique_ptr<MemoryWatch> memory_watch;
-      };
-      static auto& abandoned = *new std::vector<Abandoned>;
-      abandoned.push_back(
-          {std::move(host_), std::move(signals_), std::move(machine_), std::move(memory_watch_)});
+      // What the device still writes to stays as it is until this process ends.
+      signals_->abandon();
+      leave_behind({std::move(host_), std::move(signals_), std::move(machine_), std::move(memory_watch_)});
     }
   }
   memory_watch_.reset();  // waits for the device thread, which no device holds up any more
@@ -313,8 +320,8 @@ void VmControl::record_digests(std::shared_ptr<snapshot::Job> job, const std::st
   auto opened = path ? snapshot::open_snapshot(*path) : tl::make_unexpected(std::move(path).error());
   if (opened) return background_.record_digests(std::move(job), std::move(*opened));
   log_warning("no digests of memory for {}: {}", destination_url, opened.error().to_string());
-  announce(events_, "vm", "digests-not-recorded",
-           {{"job", job->id()}, {"path", destination_url}, {"error", opened.error().to_string()}});
+  events_.publish("vm", "digests-not-recorded",
+                  {{"job", job->id()}, {"path", destination_url}, {"error", opened.error().to_string()}});
 }
 
 void VmControl::report_progress(snapshot::Job& job) {
@@ -383,7 +390,7 @@ void VmControl::on_memory_checked(std::uint64_t generation, const Result<snapsho
     memory_check_->state = State::Failed;
     publish(state_);
     log_error("the memory of the snapshot could not be verified: {}", report.error().to_string());
-    announce(events_, "vm", "restore-not-verified", {{"error", report.error().to_string()}});
+    events_.publish("vm", "restore-not-verified", {{"error", report.error().to_string()}});
     return;
   }
   if (report->damaged.empty() && report->damaged_layers.empty()) {
@@ -410,10 +417,10 @@ void VmControl::on_memory_checked(std::uint64_t generation, const Result<snapsho
   if (state_ == VmState::Running) paused = pause();
   if (!paused) log_error("vm.pause: {}", paused.error().to_string());
   publish(state_);
-  announce(events_, "vm", "restore-damaged",
-           {{"damaged_bytes", std::to_string(memory_check_->damaged_bytes)},
-            {"ranges", ranges},
-            {"layers", layers}});
+  events_.publish("vm", "restore-damaged",
+                  {{"damaged_bytes", std::to_string(memory_check_->damaged_bytes)},
+                   {"ranges", ranges},
+                   {"layers", layers}});
 }
 
 Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreRequest& request,
@@ -433,7 +440,7 @@ Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreReques
   VMMD_TRY(snapshot::restore_machine(plan, *machine_, fresh));
   for (const std::string& unit : fresh) {
     log_warning("restore: the snapshot has no unit {}: it starts in its power-on state", unit);
-    announce(events_, "vm", "unit-not-in-snapshot", {{"unit", unit}});
+    events_.publish("vm", "unit-not-in-snapshot", {{"unit", unit}});
   }
   config_ = std::move(plan.config);
   api::forget_fd_numbers(config_);
@@ -466,9 +473,8 @@ void VmControl::on_vcpu_stopped(std::uint64_t generation, const vm::VcpuStop& st
 }
 
 void VmControl::watch_memory() {
-  memory_watch_ = std::make_unique<MemoryWatch>(
-      host_->loop(), machine_->ram().lost_fd(),
-      [this, generation = generation_] { queue_.post([this, generation] { on_memory_lost(generation); }); });
+  memory_watch_ = std::make_unique<MemoryWatch>(host_->loop(), machine_->ram().lost_fd(),
+                                                [signals = signals_.get()] { signals->memory_lost(); });
 }
 
 // We touched what is not there, for the guest: it would go on with zeros.
@@ -481,7 +487,7 @@ void VmControl::on_memory_lost(std::uint64_t generation) {
 void VmControl::crash(api::EventBus::Properties properties, const std::string& message) {
   log_error("{}", message);
   properties.emplace_back("message", message);
-  announce(events_, "guest", "crashed", properties);
+  events_.publish("guest", "crashed", properties);
   // A guest that cannot go on is stopped, not started over: the user shall see why. The daemon stays.
   if (auto stopped = shutdown(); !stopped) log_error("shutdown: {}", stopped.error().to_string());
   if (options_.exit_on_crash) options_.request_exit(/*failed=*/true);

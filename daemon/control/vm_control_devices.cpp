@@ -53,7 +53,7 @@ void VmControl::on_disk_full(std::uint64_t generation, const std::string& unit, 
   }
   if (!status) log_error("vm.pause: {}", status.error().to_string());
   log_warning("{}: {}: the VM is paused; make room, then resume it", unit, what);
-  announce(events_, "device", "disk-full", {{"unit", unit}, {"error", what}});
+  events_.publish("device", "disk-full", {{"unit", unit}, {"error", what}});
 }
 
 }  // namespace vmmd::control

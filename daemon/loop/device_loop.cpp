@@ -85,6 +85,14 @@ void DeviceLoop::post(std::function<void()> work) {
   asio::post(impl_->context, std::move(work));
 }
 
+void DeviceLoop::post_for(unsigned owner, std::function<void()> work) {
+  asio::post(impl_->context, [this, owner, work = std::move(work)] {
+    works_for_.store(owner, std::memory_order_relaxed);
+    work();
+    works_for_.store(kNobody, std::memory_order_relaxed);
+  });
+}
+
 void DeviceLoop::run_sync(const std::function<void()>& work) {
   if (on_loop_thread() || !running()) {
     work();

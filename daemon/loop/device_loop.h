@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -44,6 +45,14 @@ class DeviceLoop final : public devices::EventLoop {
   Result<std::unique_ptr<devices::FdWatch>> watch(int fd, devices::FdEvent event,
                                                   std::function<void()> ready) override;
 
+  /// The same for one of those who share the loop: see LoopShare.
+  void post_for(unsigned owner, std::function<void()> work);
+  Result<std::unique_ptr<devices::FdWatch>> watch_for(unsigned owner, int fd, devices::FdEvent event,
+                                                      std::function<void()> ready);
+  static constexpr unsigned kNobody = ~0U;
+  /// Whose work the thread does just now; kNobody. Any thread.
+  [[nodiscard]] unsigned works_for() const { return works_for_.load(std::memory_order_relaxed); }
+
   /// Runs `work` on the loop's thread and waits for it. On that thread, or while the loop does not run, just
   /// runs it. Hold no lock that loop work takes. Not concurrent with start() and stop().
   void run_sync(const std::function<void()>& work);
@@ -56,6 +65,7 @@ class DeviceLoop final : public devices::EventLoop {
   [[nodiscard]] boost::asio::io_context& asio_context();
 
  private:
+  std::atomic<unsigned> works_for_ = kNobody;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <cerrno>
 #include <memory>
 #include <utility>
@@ -20,8 +21,9 @@ namespace {
 
 /// What the handlers hold on to: they may run after their watch is gone, and destroy it themselves.
 struct Waiting {
-  Waiting(asio::io_context& context, devices::FdEvent e, std::function<void()> r)
-      : descriptor(context), event(e), ready(std::move(r)) {}
+  Waiting(asio::io_context& context, std::atomic<unsigned>& w, unsigned o, devices::FdEvent e,
+          std::function<void()> r)
+      : descriptor(context), works_for(w), owner(o), event(e), ready(std::move(r)) {}
   ~Waiting() {
     if (descriptor.is_open()) descriptor.release();  // it is not ours to close
   }
@@ -33,13 +35,17 @@ struct Waiting {
         self->event == devices::FdEvent::Readable ? Descriptor::wait_read : Descriptor::wait_write;
     self->descriptor.async_wait(what, [self](const boost::system::error_code& error) {
       if (error || !self->watched) return;
+      self->works_for.store(self->owner, std::memory_order_relaxed);
       self->ready();
+      self->works_for.store(DeviceLoop::kNobody, std::memory_order_relaxed);
       if (self->watched) wait(self);
     });
   }
 
   UniqueFd duplicate;  // before the descriptor: closed after it has let go
   asio::posix::stream_descriptor descriptor;
+  std::atomic<unsigned>& works_for;  // the loop's: handlers run only while there is one
+  unsigned owner;
   devices::FdEvent event;
   std::function<void()> ready;
   bool watched = true;
@@ -63,6 +69,12 @@ class LoopWatch final : public devices::FdWatch {
 
 Result<std::unique_ptr<devices::FdWatch>> DeviceLoop::watch(int fd, devices::FdEvent event,
                                                             std::function<void()> ready) {
+  return watch_for(kNobody, fd, event, std::move(ready));
+}
+
+Result<std::unique_ptr<devices::FdWatch>> DeviceLoop::watch_for(unsigned owner, int fd,
+                                                                devices::FdEvent event,
+                                                                std::function<void()> ready) {
   // epoll does not take files and Asio hides that: such a watch would never call.
   struct stat info = {};
   if (::fstat(fd, &info) != 0)
@@ -71,7 +83,7 @@ Result<std::unique_ptr<devices::FdWatch>> DeviceLoop::watch(int fd, devices::FdE
     return fail(ErrorCode::Internal, "descriptor {} is a file or directory, which is always ready", fd);
   }
   try {
-    auto waiting = std::make_shared<Waiting>(asio_context(), event, std::move(ready));
+    auto waiting = std::make_shared<Waiting>(asio_context(), works_for_, owner, event, std::move(ready));
     boost::system::error_code error;
     static_cast<void>(waiting->descriptor.assign(fd, error));
     if (error.value() == EEXIST) {  // epoll knows a descriptor once: the other direction needs a duplicate

@@ -123,10 +123,12 @@ Status Chipset::add_virtio(const api::VmConfig& config, const Surroundings& arou
                                 .mmio = &mmio_,
                                 .io_events = &io_events_,
                                 .windows = {{windows.low.start, windows.low.size}},
-                                .bar_address = 0};
+                                .bar_address = 0,
+                                .events = &around.events};
   if (windows.high.size != 0) glue.windows.push_back({windows.high.start, windows.high.size});
   for (const auto& [slot, loop, end] : around.host.devices()) {
-    const DeviceGlue device_glue{around.memory, around.clock,   loop ? *loop : around.host.loop(),
+    devices::EventLoop& share = virtio_.share(slot, loop ? *loop : around.host.loop());
+    const DeviceGlue device_glue{around.memory, around.clock,   share,
                                  around.events, around.reclaim, around.power};
     VMMD_ASSIGN(auto model, end->make_device(device_glue));
     glue.line = pci_lines_.at(x86::pci_intx_gsi(slot, 0) - memory::kFirstPciGsi).get();

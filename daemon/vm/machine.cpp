@@ -92,7 +92,7 @@ Status Machine::stop() {
   for (const auto& vcpu : vcpus_) vcpu->stop();
   vcpus_.clear();
   host_.drain_output();
-  if (chipset_) VMMD_TRY(chipset_->virtio().pause());
+  if (chipset_) VMMD_TRY(chipset_->virtio().pause(VirtioDevices::Others::Stay));
   stopped_ = true;
   return {};
 }
@@ -241,6 +241,7 @@ Status Machine::pause() {
     static_cast<void>(time_->start());  // as it was: time runs on
     chipset_->virtio().resume();
   }
+  time_->excuse_vcpus();  // they may have stood still for as long as a device may take
   for (const auto& vcpu : vcpus_) vcpu->unpark();
   return paused;
 }

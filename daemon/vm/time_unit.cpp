@@ -76,15 +76,18 @@ Status TimeUnit::start() {
     VMMD_TRY(shift_tscs(skip_ns));
     clock_.set_monotonic_ns(state_.guest_monotonic_ns + skip_ns);
     if (restored_) set_wall_clock();
-    // Tells the guest's watchdogs that it was stopped. EINVAL: this guest has no kvmclock, and needs no
-    // telling.
-    for (const auto& vcpu : vcpus_) {
-      static_cast<void>(kvm::retrying_ioctl(vcpu->fd().fd(), KVM_KVMCLOCK_CTRL, nullptr));
-    }
+    excuse_vcpus();
     stopped_ = restored_ = catch_up_ = false;
   }
   clock_.thaw();
   return {};
+}
+
+// EINVAL: this guest has no kvmclock, and needs no telling.
+void TimeUnit::excuse_vcpus() const {
+  for (const auto& vcpu : vcpus_) {
+    static_cast<void>(kvm::retrying_ioctl(vcpu->fd().fd(), KVM_KVMCLOCK_CTRL, nullptr));
+  }
 }
 
 // KVM's TSCs ran on while the VM was stopped: takes that back, and adds what is to be skipped. All vCPUs move

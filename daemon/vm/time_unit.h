@@ -36,6 +36,8 @@ class TimeUnit final : public devices::StateUnit {
   Status stop();
   /// vCPUs are still parked: time goes on from there.
   Status start();
+  /// Tells the guest's watchdogs that its vCPUs did not run for a while.
+  void excuse_vcpus() const;
 
   /// Before restore() of any unit. With `catch_up_with_wall_clock` the next start() lets the time pass that
   /// has passed on the host's wall clock since the snapshot; otherwise the guest's wall clock, its RTC

@@ -1,5 +1,6 @@
 #include "daemon/vm/virtio_devices.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <latch>
 #include <mutex>
@@ -36,15 +37,22 @@ VirtioDevices::~VirtioDevices() {
   gone->wait();
 }
 
+devices::EventLoop& VirtioDevices::share(unsigned slot, loop::DeviceLoop& loop) {
+  return shares_.emplace_back(loop, slot);
+}
+
 Status VirtioDevices::add(unsigned slot, std::unique_ptr<devices::VirtioDevice> model,
                           devices::VirtioPci::Glue glue) {
   VMMD_ASSIGN(auto transport, devices::VirtioPci::create(*model, std::move(glue)));
   VMMD_TRY(root_.add_device(slot, transport.get()));
-  places_.push_back({slot, std::move(model), std::move(transport)});
+  const auto share = std::find_if(shares_.begin(), shares_.end(),
+                                  [slot](const loop::LoopShare& each) { return each.owner() == slot; });
+  places_.push_back(
+      {slot, share != shares_.end() ? &*share : nullptr, std::move(model), std::move(transport)});
   return {};
 }
 
-Status VirtioDevices::pause() {
+Status VirtioDevices::pause(Others others) {
   const auto drain = std::make_shared<Drain>(places_.size());
   for (std::size_t i = 0; i < places_.size(); ++i) {
     places_[i].transport->pause([drain, i] {
@@ -55,14 +63,36 @@ Status VirtioDevices::pause() {
   }
   std::unique_lock lock(drain->mutex);
   if (drain->changed.wait_for(lock, drain_limit_, [&] { return drain->count == places_.size(); })) return {};
-  std::vector<std::string> late;
+  std::vector<const Place*> late;
   for (std::size_t i = 0; i < places_.size(); ++i) {
-    if (!drain->done[i]) late.emplace_back(places_[i].model->unit_name());
+    if (!drain->done[i]) late.push_back(&places_[i]);
   }
   lock.unlock();
-  resume();
+  const std::vector<std::string> names = to_blame(late);
+  if (others == Others::RunOn) resume();
   return fail(ErrorCode::Internal, "{} did not complete what is in flight within {} ms: {}",
-              late.size() == 1 ? "a device" : "devices", drain_limit_.count(), fmt::join(late, ", "));
+              names.size() == 1 ? "a device" : "devices", drain_limit_.count(), fmt::join(names, ", "));
+}
+
+// Of those that share a thread: the one that has it just now; else those that have been asked to stop and
+// have not; else, as a thread may come late to all its work, every one.
+std::vector<std::string> VirtioDevices::to_blame(const std::vector<const Place*>& late) const {
+  const auto any = [&](const Place& place, auto is) {
+    return std::any_of(late.begin(), late.end(), [&](const Place* other) {
+      const bool one_thread = place.share == nullptr || other->share == nullptr
+                                  ? other == &place
+                                  : &other->share->loop() == &place.share->loop();
+      return one_thread && is(*other);
+    });
+  };
+  const auto has_it = [](const Place& p) { return p.share != nullptr && p.share->has_the_thread(); };
+  const auto stops = [](const Place& p) { return p.transport->is_stopping(); };
+  std::vector<std::string> names;
+  for (const Place* place : late) {
+    const bool blamed = any(*place, has_it) ? has_it(*place) : any(*place, stops) ? stops(*place) : true;
+    if (blamed) names.emplace_back(place->model->unit_name());
+  }
+  return names;
 }
 
 void VirtioDevices::resume() {

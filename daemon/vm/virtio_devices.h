@@ -1,11 +1,13 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "daemon/loop/loop_share.h"
 #include "devices/pci/pci_root.h"
 #include "devices/virtio/device.h"
 #include "devices/virtio/pci_transport.h"
@@ -26,12 +28,16 @@ class VirtioDevices {
   VirtioDevices(const VirtioDevices&) = delete;
   VirtioDevices& operator=(const VirtioDevices&) = delete;
 
+  /// What the device of this slot is to work on; as long as this lives, and `loop` longer.
+  [[nodiscard]] devices::EventLoop& share(unsigned slot, loop::DeviceLoop& loop);
   /// Paused. `glue` outlives this.
   Status add(unsigned slot, std::unique_ptr<devices::VirtioDevice> model, devices::VirtioPci::Glue glue);
 
   /// Returns when every request in flight is complete and no device touches RAM; all devices stop side by
-  /// side. Internal, naming the devices, if one takes longer than the limit; the devices then run on.
-  Status pause();
+  /// side. Internal if one takes longer than the limit, naming it and not those that only wait for its
+  /// thread; all of them then run on, or those that have stopped stay so.
+  enum class Others { RunOn, Stay };
+  Status pause(Others others = Others::RunOn);
   void resume();
 
   /// The host's end of a device is not as it was (HostEnd::resize()): lets its model look. If it stands
@@ -50,11 +56,15 @@ class VirtioDevices {
  private:
   struct Place {
     unsigned slot = 0;
+    const loop::LoopShare* share = nullptr;  // nullptr: nobody knows
     std::unique_ptr<devices::VirtioDevice> model;
     std::unique_ptr<devices::VirtioPci> transport;
   };
+  [[nodiscard]] std::vector<std::string> to_blame(const std::vector<const Place*>& late) const;
+
   devices::PciRoot& root_;
   const std::chrono::milliseconds drain_limit_;
+  std::deque<loop::LoopShare> shares_;
   std::vector<Place> places_;
 };
 

@@ -20,6 +20,14 @@ void VirtioPci::resume() {
   post_reconcile();
 }
 
+bool VirtioPci::is_stopping() const {
+  const Lock lock(mutex_);
+  const auto& queues = registers_.state().queues;
+  return phase_ == Phase::Stopping ||
+         (phase_ == Phase::Running &&
+          std::any_of(queues.begin(), queues.end(), [](const auto& queue) { return queue.resetting; }));
+}
+
 bool VirtioPci::waits_for_host() const {
   const Lock lock(mutex_);
   const auto& queues = registers_.state().queues;

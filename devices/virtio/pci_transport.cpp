@@ -3,6 +3,7 @@
 #include <sys/eventfd.h>
 
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <utility>
 
@@ -242,7 +243,7 @@ void VirtioPci::write_common(std::uint64_t offset, unsigned width, std::uint64_t
   }
   if (effect == Effect::QueueReset) counters_.queue_resets.fetch_add(1, std::memory_order_relaxed);
   // From here on a live device has rings in RAM: neither the loop nor restore() meets others.
-  if (registers_.live() && !rings_valid()) break_device();
+  if (registers_.live() && !rings_valid()) break_device("a ring is not aligned or not in RAM");
   sync_io_events();
   post_reconcile();
 }
@@ -283,14 +284,18 @@ void VirtioPci::interrupt_config() {
   if (registers_.live()) interrupt(registers_.state().config_vector, kVirtioIsrConfig);
 }
 
-void VirtioPci::needs_reset(std::string_view /*reason*/) {
+void VirtioPci::needs_reset(std::string_view reason) {
   const Lock lock(mutex_);
-  if (registers_.live()) break_device();
+  if (registers_.live()) break_device(reason);
   post_reconcile();
 }
 
-void VirtioPci::break_device() {
-  counters_.needs_reset.fetch_add(1, std::memory_order_relaxed);
+void VirtioPci::break_device(std::string_view reason) {
+  const auto times =
+      static_cast<std::uint64_t>(counters_.needs_reset.fetch_add(1, std::memory_order_relaxed) + 1);
+  // A guest may do this for ever, so ever more seldom: 64 times at most.
+  if (glue_.events != nullptr && std::has_single_bit(times))
+    glue_.events->needs_reset(device_.unit_name(), reason, times);
   registers_.state().status |= kVirtioNeedsReset;
   interrupt(registers_.state().config_vector, kVirtioIsrConfig);
   sync_io_events();

@@ -11,6 +11,7 @@
 
 #include "base/unique_fd.h"
 #include "devices/bus.h"
+#include "devices/device_events.h"
 #include "devices/io_event.h"
 #include "devices/pci/bars.h"
 #include "devices/pci/intx.h"
@@ -46,7 +47,8 @@ class VirtioPci final : public PciDevice, public StateUnit, private BusDevice, p
     Bus* mmio = nullptr;
     IoEvents* io_events = nullptr;
     std::vector<PciWindow> windows;
-    std::uint64_t bar_address = 0;  // where BAR 0 is at power-on; 0: the guest finds a place
+    std::uint64_t bar_address = 0;   // where BAR 0 is at power-on; 0: the guest finds a place
+    DeviceEvents* events = nullptr;  // nullptr: nobody wants to know
   };
   /// `device` outlives the transport. Internal if the host has no descriptors left.
   static Result<std::unique_ptr<VirtioPci>> create(VirtioDevice& device, Glue glue);
@@ -60,6 +62,8 @@ class VirtioPci final : public PciDevice, public StateUnit, private BusDevice, p
   /// After create(), restore() or pause(). One that is not complete is given up: its `done` is not called.
   void resume();
 
+  /// Whether the device, or a queue of it, has been told to stop and has not done so. Any thread.
+  [[nodiscard]] bool is_stopping() const;
   /// Whether the device, which is paused, has given requests back that the host could not serve.
   [[nodiscard]] bool waits_for_host() const;
 
@@ -100,7 +104,7 @@ class VirtioPci final : public PciDevice, public StateUnit, private BusDevice, p
   void interrupt_config() override;
   void needs_reset(std::string_view reason) override;
   void interrupt(std::uint16_t vector, std::uint8_t isr);
-  void break_device();
+  void break_device(std::string_view reason);
   void config_changed();
   void sync_io_events();
 

@@ -43,6 +43,10 @@ def goes_on(daemon, serial):
     assert daemon.get("vm.counters")["disk:data"]["errors"] == 0
 
 
+def times_told(daemon):
+    return daemon.log.read_text().count("No space left"), daemon.events.names().count("device:disk-full")
+
+
 @pytest.fixture
 def full(linux, start, tmp_path):
     """(daemon, serial, mount) of a guest that has filled its host."""
@@ -57,8 +61,10 @@ def full(linux, start, tmp_path):
 
 def test_a_write_without_room_waits_until_there_is_some(full):
     daemon, serial, mount = full
+    assert times_told(daemon) == (1, 1)
     daemon.put("vm.resume")
     is_full(daemon)  # as before
+    assert times_told(daemon) == (2, 2)
     enlarge(mount)
     daemon.put("vm.resume")
     goes_on(daemon, serial)

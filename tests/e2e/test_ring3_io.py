@@ -76,6 +76,22 @@ def test_the_guest_sees_what_is_wrong_on_the_disk(start, image):
     serial.expect(r"^done 3 .* bad 3$")  # nobody has stamped it
 
 
+def test_a_driver_that_breaks_the_rules_is_told_of_and_harms_itself_only(start, image, tmp_path):
+    daemon = start()
+    serial = daemon.boot(vmmd.bare("requests"), disks=[{"path": str(image), "id": "disk"}])
+    serial.expect(rf"^ready blocks {BLOCKS}$")
+    serial.ask("break", "^broken$")
+    reason = "the available index is more than the queue's size ahead"
+    told = daemon.events.wait("device", "needs-reset")
+    assert told["properties"] == {"unit": "disk:disk", "reason": reason, "times": "1"}
+    assert daemon.get("vm.counters")["disk:disk/pci"]["needs_reset"] == 1
+    assert daemon.log.read_text().count(reason) == 1
+    daemon.put("vm.pause")
+    daemon.snapshot(tmp_path / "snapshot")
+    daemon.put("vm.resume")
+    assert daemon.state() == "Running"
+
+
 @pytest.mark.parametrize("mode", QUEUE_MODES)
 def test_frames_go_out_and_come_in_in_order(start, mode):
     with netns.namespace():

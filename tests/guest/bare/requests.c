@@ -3,6 +3,7 @@
 //   write N DEPTH, read N DEPTH    N times 4 KiB of the disk, from its start and round again, DEPTH of them
 //   at a time send N DEPTH SIZE              N frames of SIZE bytes of ethertype 0x88B5 receive N frames,
 //   until N have come; says "receiving" when it is ready for them
+//   break                          tells the disk of more requests than its ring holds; "broken"
 // "<job> N us T latency L doorbells D kick K bad B": T for all; L nanoseconds from before the notification to
 // the completion of one request and K of that for the doorbell alone, medians; D doorbells rung; B requests
 // or frames that came back wrong. Each sector is stamped: (number of the sector + 1) * kStamp in its first 8
@@ -207,6 +208,12 @@ static void run(const char* line) {
         job.bad);
 }
 
+static void break_ring(void) {
+  disk_queue.added = (u16)(disk_queue.added + disk_queue.size + 1);
+  queue_publish(&disk_queue);
+  print("broken\n");
+}
+
 void guest_main(void) {
   char line[64];
   u64 features = option_given("flags") ? 0 : VIRTIO_EVENT_INDEX;
@@ -228,6 +235,9 @@ void guest_main(void) {
   print("ready blocks %u\n", disk_blocks);
   for (;;) {
     read_line(line, sizeof line);
-    run(line);
+    if (line[0] == 'b')
+      break_ring();
+    else
+      run(line);
   }
 }

@@ -56,6 +56,7 @@ class Recorder final : public MachineListener {
   void request_shutdown() override;
   void disk_full(std::string_view, std::string_view) override {}
   void backend_failed(std::string_view, std::string_view) override {}
+  void needs_reset(std::string_view, std::string_view, std::uint64_t) override {}
   void watchdog_expired(std::string_view, std::string_view) override {}
 
   /// Waits for the first event of any kind.

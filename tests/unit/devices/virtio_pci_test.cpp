@@ -13,6 +13,7 @@
 #include "devices/virtio/pci_transport.h"
 #include "proto/state.pb.h"
 #include "tests/unit/support/echo_device.h"
+#include "tests/unit/support/fake_device_events.h"
 #include "tests/unit/support/fake_event_loop.h"
 #include "tests/unit/support/fake_interrupt.h"
 #include "tests/unit/support/virtio_guest.h"
@@ -40,7 +41,7 @@ struct FakeIoEvents final : IoEvents {
 struct Machine {
   explicit Machine(testing::FakeGuest& g) : guest(g) {
     auto made = VirtioPci::create(
-        device, {&guest.memory(), &msi, &shared, &mmio, &io_events, {{kBar, 0x10'0000}}, kBar});
+        device, {&guest.memory(), &msi, &shared, &mmio, &io_events, {{kBar, 0x10'0000}}, kBar, &events});
     REQUIRE(made);
     pci = std::move(*made);
     resume();
@@ -119,6 +120,7 @@ struct Machine {
   SharedInterruptLine shared{line};
   Bus mmio{"MMIO"};
   FakeIoEvents io_events;
+  testing::FakeDeviceEvents events;
   EchoDevice device{loop};
   std::unique_ptr<VirtioPci> pci;
   testing::FakeDriver driver{guest, 16};
@@ -308,6 +310,27 @@ TEST_CASE_FIXTURE(Fixture, "a driver that breaks the ring gets NEEDS_RESET, and 
   m.set_status(0);
   CHECK(m.status() == 0);
   CHECK(m.pci->counters().at("needs_reset") == 1);
+}
+
+TEST_CASE_FIXTURE(Fixture, "who breaks the rules is told of with the reason, and ever more seldom") {
+  m.begin();
+  auto ring = m.driver.layout();
+  ring.used = guest.end();
+  for (unsigned times = 1; times <= 20; ++times) {
+    m.begin();
+    m.set_queue(0, ring);
+    m.set_status(0xf);
+    m.loop.run_ready();
+    CHECK(m.status() == 0x4f);
+    m.set_status(0);
+    m.loop.run_ready();
+  }
+  const std::string told = "disk:root: a ring is not aligned or not in RAM, ";
+  CHECK(m.events.resets == std::vector{told + "1", told + "2", told + "4", told + "8", told + "16"});
+  m.drive();
+  m.driver.publish(0x1234);
+  for (unsigned i = 0; i < 3; ++i) m.notify();
+  CHECK(m.pci->counters().at("needs_reset") == 21);
 }
 
 TEST_CASE_FIXTURE(Fixture, "device configuration may interrupt from inside its own write") {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,7 +24,12 @@ class FakeDeviceEvents final : public devices::DeviceEvents {
     expirations.push_back(std::string(unit) + ": " + std::string(what));
   }
 
+  void needs_reset(std::string_view unit, std::string_view reason, std::uint64_t times) override {
+    resets.push_back(std::string(unit) + ": " + std::string(reason) + ", " + std::to_string(times));
+  }
+
   std::vector<std::string> failures;
+  std::vector<std::string> resets;
   std::vector<std::string> full;
   std::vector<std::string> expirations;
 };

@@ -1,12 +1,16 @@
 #include "daemon/vm/virtio_devices.h"
 
+#include <sys/eventfd.h>
+
 #include <array>
 #include <functional>
 #include <utility>
 
 #include <doctest/doctest.h>
 
+#include "base/unique_fd.h"
 #include "daemon/loop/device_loop.h"
+#include "tests/unit/support/await.h"
 #include "tests/unit/support/fake_interrupt.h"
 #include "tests/unit/support/virtio_guest.h"
 
@@ -18,7 +22,7 @@ using namespace std::chrono_literals;
 /// Stops at once, or only when it is let go.
 class Model final : public devices::VirtioDevice {
  public:
-  Model(std::string name, loop::DeviceLoop& loop) : name_(std::move(name)), loop_(loop) {}
+  Model(std::string name, devices::EventLoop& loop) : name_(std::move(name)), loop_(loop) {}
   [[nodiscard]] devices::VirtioType type() const override { return devices::VirtioType::Rng; }
   [[nodiscard]] devices::EventLoop& loop() override { return loop_; }
   [[nodiscard]] std::uint64_t features() const override { return 0; }
@@ -49,7 +53,7 @@ class Model final : public devices::VirtioDevice {
 
  private:
   const std::string name_;
-  loop::DeviceLoop& loop_;
+  devices::EventLoop& loop_;
   std::function<void()> held_;
 };
 
@@ -64,7 +68,7 @@ struct Fixture {
   Fixture() {
     REQUIRE(loop.start());
     for (unsigned i = 0; i < models.size(); ++i) {
-      auto model = std::make_unique<Model>(i == 0 ? "first" : "second", loop);
+      auto model = std::make_unique<Model>(i == 0 ? "first" : "second", devices.share(i + 1, loop));
       models.at(i) = model.get();
       const std::uint64_t bar = kWindow + i * devices::VirtioPci::kBarSize;
       REQUIRE(devices.add(i + 1, std::move(model),
@@ -131,6 +135,61 @@ TEST_CASE_FIXTURE(Fixture, "a device that does not come to an end is named, and 
   loop.run_sync([this] { models[1]->let_go(); });
   loop.run_sync([] {});  // what that posted
   CHECK(starts(1) == 2);
+  CHECK(devices.pause());
+}
+
+TEST_CASE_FIXTURE(Fixture, "at the end of a VM, who has stopped is not started again for one that does not") {
+  devices.resume();
+  loop.run_sync([this] { models[1]->hold = true; });
+  CHECK_FALSE(devices.pause(VirtioDevices::Others::Stay));
+  loop.run_sync([] {});
+  CHECK(starts(0) == 1);
+  loop.run_sync([this] { models[1]->let_go(); });
+  CHECK(devices.pause());
+}
+
+TEST_CASE_FIXTURE(Fixture, "all devices that do not come to an end are named") {
+  devices.resume();
+  loop.run_sync([this] { models[0]->hold = models[1]->hold = true; });
+  const Status paused = devices.pause();
+  REQUIRE_FALSE(paused);
+  CHECK(paused.error().to_string() ==
+        "devices did not complete what is in flight within 50 ms: first, second");
+  loop.run_sync([this] {
+    models[0]->let_go();
+    models[1]->let_go();
+  });
+  CHECK(devices.pause());
+}
+
+TEST_CASE_FIXTURE(Fixture, "who only waits for its thread is not blamed for who holds that up") {
+  devices.resume();
+  testing::Happening begun;
+  testing::Happening let_go;
+  const auto hold_up = [&] {
+    begun.happen();
+    CHECK(let_go.wait_for(1));
+  };
+  SUBCASE("by what it posted") {
+    models[0]->loop().post(hold_up);
+    REQUIRE(begun.wait_for(1));
+  }
+  SUBCASE("by what it waited for") {
+    const UniqueFd ready(::eventfd(1, EFD_CLOEXEC));
+    std::unique_ptr<devices::FdWatch> watch;
+    loop.run_sync([&] {
+      watch = *models[0]->loop().watch(ready.get(), devices::FdEvent::Readable, [&] {
+        const auto once = std::move(watch);
+        hold_up();
+      });
+    });
+    REQUIRE(begun.wait_for(1));
+  }
+  const Status paused = devices.pause();
+  let_go.happen();
+  loop.run_sync([] {});
+  REQUIRE_FALSE(paused);
+  CHECK(paused.error().to_string() == "a device did not complete what is in flight within 50 ms: first");
   CHECK(devices.pause());
 }
 
