@@ -211,9 +211,10 @@ class InBackground(threading.Thread):
 
 def job_in(daemon, phase, ended=lambda: None):
     """The id of the snapshot's job, once it is in that phase."""
-    while not (jobs := daemon.get("vm.info")["jobs"]) or jobs[0]["phase"] != phase:
+    def found():
         assert not (answer := ended()), answer
-    return jobs[0]["id"]
+        return [job["id"] for job in daemon.get("vm.info")["jobs"] if job["phase"] == phase]
+    return eventually(found)[0]
 
 
 def cancelled(daemon, phase, folder, trace, call, **more):
