@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every fault point of snapshot and restore, about 3,500 in 20 minutes: faults_full.sh [pytest's own options].
+# Every fault point of snapshot and restore, about 5,500 in half an hour: faults_full.sh [pytest's own options].
 # The closing lines say how many were tried, how many happened and how many failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
