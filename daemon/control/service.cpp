@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 
 #include "api/validate.h"
-#include "base/relocations.h"
 #include "daemon/control/announce.h"
 #include "daemon/log.h"
 
@@ -31,10 +30,7 @@ DaemonService::~DaemonService() {
 }
 
 void DaemonService::start() {
-  queue_.post([this] {
-    control_.warm_up();
-    release_relocations();
-  });
+  queue_.post([this] { control_.warm_up(); });
   queue_.start();
 }
 
