@@ -141,7 +141,7 @@ int run(DaemonOptions options) {
     // After a crash nobody could reach the daemon any more, or see why the guest is gone.
     control::DaemonService service(
         events, {.no_shutdown = options.no_shutdown, .exit_on_crash = true, .request_exit = request_exit});
-    service.start();
+    service.start(/*vm_follows=*/true);
     control::announce(events, "vmm", "starting");
     start_first_vm(options, service);
     wait_for_exit(signals);
@@ -160,7 +160,7 @@ int run(DaemonOptions options) {
   // A VM of the command line does not wait: KVM is opened for it while the socket is made. Otherwise the
   // socket comes first, because the two hinder each other.
   const bool at_once = options.vm || options.restore;
-  if (at_once) service.start();
+  if (at_once) service.start(/*vm_follows=*/true);
   if (auto opened = api::open_api_socket(options.api_socket)) {
     socket = std::move(*opened);
   } else {

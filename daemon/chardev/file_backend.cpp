@@ -26,7 +26,7 @@ Result<std::unique_ptr<FileBackend>> FileBackend::open(const std::string& path, 
 }
 
 FileBackend::FileBackend(std::string path, UniqueFd fd, loop::DeviceLoop& loop)
-    : StreamBackend(loop, NoPeer::Keep), path_(std::move(path)) {
+    : StreamBackend(loop, NoPeer::Keep, Input::Never), path_(std::move(path)) {
   open_output(make_descriptor(std::move(fd)));
 }
 

@@ -17,7 +17,8 @@ constexpr int kRounds = 16;
 constexpr std::size_t kReadAhead = 256;
 }  // namespace
 
-StreamBackend::StreamBackend(loop::DeviceLoop& loop, NoPeer no_peer) : loop_(loop), no_peer_(no_peer) {}
+StreamBackend::StreamBackend(loop::DeviceLoop& loop, NoPeer no_peer, Input input)
+    : loop_(loop), no_peer_(no_peer), input_(input) {}
 
 StreamBackend::~StreamBackend() = default;
 
@@ -144,6 +145,7 @@ void StreamBackend::drain(std::chrono::milliseconds limit) {
 // ---- input ----
 
 void StreamBackend::set_receiver(devices::CharReceiver* receiver) {
+  if (input_ == Input::Never) return;
   const auto set = [this, receiver] {
     receiver_ = receiver;
     if (receiver != nullptr) later([this] { pump_input(); });
@@ -157,7 +159,7 @@ void StreamBackend::set_receiver(devices::CharReceiver* receiver) {
 }
 
 void StreamBackend::receiver_ready() {
-  if (ready_posted_.exchange(true)) return;
+  if (input_ == Input::Never || ready_posted_.exchange(true)) return;
   later([this] {
     ready_posted_ = false;
     pump_input();

@@ -44,8 +44,10 @@ class StreamBackend : public devices::CharBackend {
  protected:
   using Descriptor = boost::asio::posix::stream_descriptor;
   enum class NoPeer : std::uint8_t { Drop, Keep };
+  enum class Input : std::uint8_t { Comes, Never };
 
-  StreamBackend(loop::DeviceLoop& loop, NoPeer no_peer);
+  /// Where input never comes the loop is not woken for its receiver.
+  StreamBackend(loop::DeviceLoop& loop, NoPeer no_peer, Input input = Input::Comes);
   ~StreamBackend() override;
   StreamBackend(const StreamBackend&) = delete;
   StreamBackend& operator=(const StreamBackend&) = delete;
@@ -102,6 +104,7 @@ class StreamBackend : public devices::CharBackend {
   [[nodiscard]] bool deliver();
 
   const NoPeer no_peer_;
+  const Input input_;
   std::shared_ptr<const int> alive_ = std::make_shared<const int>(0);
 
   // (loop)

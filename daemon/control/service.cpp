@@ -29,8 +29,8 @@ DaemonService::~DaemonService() {
   queue_.close();
 }
 
-void DaemonService::start() {
-  queue_.post([this] { control_.warm_up(); });
+void DaemonService::start(bool vm_follows) {
+  queue_.post([this, vm_follows] { control_.warm_up(!vm_follows); });
   queue_.start();
 }
 

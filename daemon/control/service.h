@@ -20,8 +20,9 @@ class DaemonService final : public api::Service {
   /// Ends the VM and the VM thread.
   ~DaemonService() override;
 
-  /// Starts the VM thread. Not in the constructor: the socket listens first.
-  void start();
+  /// Starts the VM thread. Not in the constructor: the socket listens first. `vm_follows`: a VM is asked for
+  /// right behind, so nothing is done ahead that a restored one does not need.
+  void start(bool vm_follows = false);
 
   [[nodiscard]] Result<std::shared_ptr<const api::VmInfo>> info() const override { return board_.info(); }
   [[nodiscard]] Result<api::Counters> counters() const override { return board_.counters(); }

@@ -360,6 +360,7 @@ Status VmControl::restore(const api::RestoreRequest& request, api::PassedFds fds
       return wrap(std::move(resumed).error(), "the VM was restored but could not be resumed");
     }
   }
+  watch_memory();  // behind the guest's first instruction, which does not wait for it
   if (checks_behind) check_memory(std::move(job), std::move(*loaded));
   return {};
 }
@@ -445,7 +446,6 @@ Result<snapshot::OpenSnapshot> VmControl::load_snapshot(const api::RestoreReques
   config_ = std::move(plan.config);
   api::forget_fd_numbers(config_);
   board_.set_machine(machine_.get());
-  watch_memory();
   return std::move(plan.snapshot);
 }
 

@@ -41,10 +41,10 @@ class VmControl {
   VmControl& operator=(const VmControl&) = delete;
 
   /// Does ahead of the first VM what is the same for all, so that its start does not wait for that. Errors
-  /// wait for then as well.
-  void warm_up() {
+  /// wait for then as well. `for_boot`: also what a restore does not need.
+  void warm_up(bool for_boot) {
     static_cast<void>(kvm());
-    static_cast<void>(x86::host_cpu_brand());
+    if (for_boot) static_cast<void>(x86::host_cpu_brand());
   }
 
   /// `fds` are for api::fd_places(), here and in restore(); the VM has them until it is removed.

@@ -16,6 +16,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/system/system_error.hpp>
 
+#include "base/inherited_name.h"
 #include "base/signals.h"
 #include "base/thread_affinity.h"
 
@@ -30,12 +31,6 @@ struct DeviceLoop::Impl {
   std::thread thread;
   std::atomic<std::thread::id> thread_id = std::thread::id();
 };
-
-namespace {
-
-constexpr std::size_t kNameLength = 15;  // the kernel's TASK_COMM_LEN without its zero
-
-}  // namespace
 
 DeviceLoop::DeviceLoop() : impl_(std::make_unique<Impl>()) {}
 
@@ -61,6 +56,7 @@ Status DeviceLoop::start(const Options& options) {
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   Status status;
   try {
+    const InheritedName name(options.name);
     impl_->thread = std::thread([impl = impl_.get()] {
       impl->thread_id = std::this_thread::get_id();
       impl->context.run();
@@ -71,7 +67,6 @@ Status DeviceLoop::start(const Options& options) {
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (!status) return status;
-  ::pthread_setname_np(impl_->thread.native_handle(), options.name.substr(0, kNameLength).c_str());
   return bind_thread(impl_->thread.native_handle(), options.cpus, "a device's thread");
 }
 

@@ -31,7 +31,6 @@ x86::CpuModel cpu_model(const api::CpusConfig& config, const kvm::Kvm& kvm) {
   model.vcpus = config.boot_vcpus;
   model.max_phys_bits = std::min(config.max_phys_bits, x86::host_phys_bits(kvm.supported_cpuid()));
   model.nested = config.nested;
-  model.brand = x86::host_cpu_brand();
   if (config.topology) {
     model.topology = x86::CpuTopology{config.topology->threads_per_core, config.topology->cores_per_die,
                                       config.topology->dies_per_package, config.topology->packages};
@@ -192,6 +191,7 @@ Status Machine::set_boot_state(const api::VmConfig& config) {
   x86::CpuModel model = cpu_model(config.cpus, *kvm_);
   if (const std::uint32_t khz = vcpus_.front()->fd().tsc_khz(); khz != 0) model.tsc_khz = khz;
   model.hardware_kvm = x86::kvm_uses_hardware(kvm_->supported_cpuid());
+  model.brand = x86::host_cpu_brand();
   VMMD_ASSIGN(const auto cpuid, x86::CpuidTemplate::build(kvm_->supported_cpuid(), model));
   const std::vector<kvm_msr_entry> msrs = x86::boot_msrs();
   for (const auto& vcpu : vcpus_) {
@@ -222,12 +222,19 @@ Status Machine::start_threads() {
   return {};
 }
 
+// What the guest need not wait for comes behind its first instruction: a thread that is new finds that it may
+// run, rather than sleep and be woken; and that of the devices does not take the CPU that it would have.
 Status Machine::resume() {
-  if (!threads_started_) VMMD_TRY(start_threads());
   VMMD_TRY(time_->start());
   chipset_->rtc().resync();
-  chipset_->virtio().resume();
+  if (!threads_started_) {
+    if (Status started = start_threads(); !started) {
+      static_cast<void>(time_->stop());
+      return started;
+    }
+  }
   for (const auto& vcpu : vcpus_) vcpu->unpark();
+  chipset_->virtio().resume();
   return {};
 }
 

@@ -12,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "base/inherited_name.h"
 #include "base/signals.h"
 #include "base/thread_affinity.h"
 #include "daemon/kvm/vcpu_check.h"
@@ -100,8 +101,8 @@ Status Vcpu::start_thread() {
   pthread_sigmask(SIG_SETMASK, &mask, &before);
   Status status;
   try {
+    const InheritedName name(name_);
     thread_ = std::thread([this] { thread_main(); });
-    pthread_setname_np(thread_.native_handle(), name_.c_str());
   } catch (const std::system_error& error) {
     status =
         fail_errno(ErrorCode::Internal, error.code().value(), "cannot start the thread of {}", unit_name());

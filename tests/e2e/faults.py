@@ -27,7 +27,7 @@ ERRORS = ["ENOSPC", "EIO", "EINTR", "ENOMEM"]
 ONLY = {
     "futex": [], "rt_sigprocmask": [], "rseq": [], "set_robust_list": [], "getpid": [], "gettid": [], "exit": [],
     "rt_sigreturn": [], "exit_group": [], "munmap": ["ENOMEM"], "mmap": ["ENOMEM"], "mprotect": ["ENOMEM"], "clone3": ["EAGAIN", "ENOMEM"],
-    "madvise": ["ENOMEM"], "uname": [], "brk": [], "restart_syscall": [],
+    "madvise": ["ENOMEM"], "uname": [], "brk": [], "restart_syscall": [], "prctl": [],
 }
 LASTING = {"pwrite64": ["ENOSPC+", "EIO+"], "openat": ["EMFILE+", "EIO+"], "fsync": ["EIO+"], "mkdirat": ["EDQUOT"], "pread64": ["EIO+"],
            "ftruncate": ["EFBIG"], "unlinkat": ["EIO+"]}
