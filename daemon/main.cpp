@@ -87,8 +87,7 @@ void start_first_vm(DaemonOptions& options, control::DaemonService& service) {
                        if (!booted) give_up();
                      });
                    });
-  }
-  if (options.restore) {
+  } else if (options.restore) {  // never both
     service.restore(std::move(*options.restore), std::move(*fds), [give_up, places](const Status& restored) {
       if (!restored) return give_up();
       close_inherited(places);
