@@ -18,6 +18,7 @@
 #include "api/net_fds.h"
 #include "api/server.h"
 #include "api/socket.h"
+#include "base/short_slice.h"
 #include "base/version.h"
 #include "daemon/control/announce.h"
 #include "daemon/control/left_behind.h"
@@ -175,6 +176,7 @@ int run(DaemonOptions options) {
   if (!at_once) service.start();
   control::announce(events, "vmm", "starting");
   start_first_vm(options, service);
+  ask_for_short_slices();  // behind the start of all other threads, which would inherit them
   (*server)->run();
   stopper.set(nullptr);
   return failed ? 1 : 0;

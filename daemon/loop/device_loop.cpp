@@ -17,6 +17,7 @@
 #include <boost/system/system_error.hpp>
 
 #include "base/inherited_name.h"
+#include "base/short_slice.h"
 #include "base/signals.h"
 #include "base/thread_affinity.h"
 
@@ -59,6 +60,7 @@ Status DeviceLoop::start(const Options& options) {
     const InheritedName name(options.name);
     impl_->thread = std::thread([impl = impl_.get()] {
       impl->thread_id = std::this_thread::get_id();
+      ask_for_short_slices();
       impl->context.run();
       impl->thread_id = std::thread::id();
     });

@@ -3,8 +3,11 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
+#include <cstdint>
 #include <string>
 #include <thread>
 #include <vector>
@@ -48,6 +51,20 @@ TEST_CASE("a loop has the name and the CPUs that it was given") {
   CHECK(CPU_COUNT(&set) == 1);
   CHECK(CPU_ISSET(last, &set));
   CHECK(std::string(name.data()) == "disk:0123456789");
+}
+
+TEST_CASE("a loop's thread has the shortest slices that the scheduler gives, its share stays") {
+  // struct sched_attr (sched_setattr(2)) in its first size: the slice in nanoseconds at byte 24, before Linux
+  // 6.12 zero.
+  std::array<std::uint64_t, 6> mine = {};
+  REQUIRE(::syscall(SYS_sched_getattr, 0, mine.data(), sizeof mine, 0) == 0);
+  DeviceLoop loop;
+  REQUIRE(loop.start());
+  std::array<std::uint64_t, 6> its = {};
+  loop.run_sync([&its] { REQUIRE(::syscall(SYS_sched_getattr, 0, its.data(), sizeof its, 0) == 0); });
+  CHECK(its[3] == (mine[3] == 0 ? 0 : 100'000));
+  its[3] = mine[3];
+  CHECK(its == mine);
 }
 
 TEST_CASE("a loop that may run on no CPU of the host is refused") {
