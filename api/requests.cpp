@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -113,13 +112,6 @@ void extension_fields(V& v, ConstOr<SnapshotRequest> auto& c) {
   v("resume", c.resume);
   v("cancel_on_disconnect", c.cancel_on_disconnect);
   v("labels", c.labels);
-}
-
-bool has_control_characters(std::string_view text) {
-  return std::any_of(text.begin(), text.end(), [](char c) {
-    const auto byte = static_cast<unsigned char>(c);
-    return byte < 0x20 || byte == 0x7F;
-  });
 }
 
 // What the manifest of a snapshot can hold: docs/snapshot-format.md.

@@ -16,7 +16,7 @@ std::string printable(std::string_view text, Lines lines) {
       continue;
     }
     const bool kept = lines == Lines::Many && (byte == '\n' || byte == '\t');
-    result += (byte < 0x20 || byte == 0x7F) && !kept ? '?' : text[i];
+    result += is_control_character(text[i]) && !kept ? '?' : text[i];
   }
   return result;
 }

@@ -1,10 +1,20 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
 
 namespace vmmd {
+
+/// Of C0, or DEL.
+[[nodiscard]] constexpr bool is_control_character(char c) {
+  const auto byte = static_cast<unsigned char>(c);
+  return byte < 0x20 || byte == 0x7F;
+}
+[[nodiscard]] constexpr bool has_control_characters(std::string_view text) {
+  return std::any_of(text.begin(), text.end(), is_control_character);
+}
 
 enum class Lines : std::uint8_t { One, Many };
 

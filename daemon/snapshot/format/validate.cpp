@@ -1,6 +1,7 @@
 #include <cstdint>
 #include <set>
 
+#include "base/printable.h"
 #include "base/uuid.h"
 #include "daemon/snapshot/format/digest.h"
 #include "daemon/snapshot/format/layout.h"
@@ -15,12 +16,7 @@ constexpr std::int64_t kLastSecond = 253'402'300'799;                 // 9999-12
 
 /// Names are compared, listed and printed: not empty, bounded, without control characters.
 bool is_name(std::string_view name) {
-  if (name.empty() || name.size() > kNameLimit) return false;
-  for (const char c : name) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7F) return false;
-  }
-  return true;
+  return !name.empty() && name.size() <= kNameLimit && !has_control_characters(name);
 }
 
 bool is_file_name(std::string_view name) {

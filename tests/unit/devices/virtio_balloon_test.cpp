@@ -25,6 +25,13 @@ VirtioBalloon::Config config_of(std::uint64_t size = 0, bool reporting = true) {
   return {.ram_size = kRam, .size = size, .deflate_on_oom = true, .free_page_reporting = reporting};
 }
 
+/// Pages none of which is next to another, so that the host is called for each.
+std::vector<std::uint32_t> scattered(std::uint32_t count) {
+  std::vector<std::uint32_t> pages;
+  for (std::uint32_t i = 0; i < count; ++i) pages.push_back(0x200 + 2 * i);
+  return pages;
+}
+
 struct Balloon {
   explicit Balloon(const VirtioBalloon::Config& config = config_of(), std::uint64_t granularity = kPage,
                    std::uint64_t features = RunningDevice::kAllFeatures & ~kVirtioEventIdx)
@@ -39,6 +46,15 @@ struct Balloon {
     REQUIRE(running.driver(queue).take_used().size() == 1);
   }
   void inflate(const std::vector<std::uint32_t>& pages) { send(VirtioBalloon::kInflate, pages); }
+  /// Sends pages that are nowhere side by side, more than one turn takes; returns before they are all taken.
+  auto& begin_to_inflate(unsigned count) {
+    running.start();
+    const auto pages = scattered(count);
+    auto& driver = running.driver(VirtioBalloon::kInflate);
+    driver.add({{guest.place(std::as_bytes(std::span(pages))), 4 * count}}, {});
+    device.notify(VirtioBalloon::kInflate);
+    return driver;
+  }
   void deflate(const std::vector<std::uint32_t>& pages) { send(VirtioBalloon::kDeflate, pages); }
   /// The driver's buffer of statistics, sent as Linux does.
   void send_stats(const std::vector<std::pair<std::uint16_t, std::uint64_t>>& stats) {
@@ -138,12 +154,6 @@ TEST_CASE("virtio-balloon takes pages in several buffers and batches, and a boun
 
 namespace {
 
-/// Pages none of which is next to another, so that the host is called for each.
-std::vector<std::uint32_t> scattered(std::uint32_t count) {
-  std::vector<std::uint32_t> pages;
-  for (std::uint32_t i = 0; i < count; ++i) pages.push_back(0x200 + 2 * i);
-  return pages;
-}
 constexpr std::size_t kMostCallsOfTurn = 512;
 
 }  // namespace
@@ -197,11 +207,7 @@ TEST_CASE("virtio-balloon takes reports of much memory in pieces, and loses noth
 
 TEST_CASE("virtio-balloon that is stopped within a chain takes all of it when it goes on") {
   Balloon balloon;
-  balloon.running.start();
-  const auto pages = scattered(1500);
-  auto& driver = balloon.running.driver(VirtioBalloon::kInflate);
-  driver.add({{balloon.guest.place(std::as_bytes(std::span(pages))), 4 * 1500}}, {});
-  balloon.device.notify(VirtioBalloon::kInflate);
+  auto& driver = balloon.begin_to_inflate(1500);
   balloon.running.stop();
   CHECK(driver.used_index() == 0);
   CHECK(balloon.running.queue(VirtioBalloon::kInflate).state().next_avail == 0);
@@ -213,11 +219,7 @@ TEST_CASE("virtio-balloon that is stopped within a chain takes all of it when it
 
 TEST_CASE("virtio-balloon forgets how far it was in a chain whose queue the driver resets") {
   Balloon balloon;
-  balloon.running.start();
-  const auto pages = scattered(1500);
-  auto& driver = balloon.running.driver(VirtioBalloon::kInflate);
-  driver.add({{balloon.guest.place(std::as_bytes(std::span(pages))), 4 * 1500}}, {});
-  balloon.device.notify(VirtioBalloon::kInflate);
+  auto& driver = balloon.begin_to_inflate(1500);
   balloon.device.stop_queue(VirtioBalloon::kInflate, [] {});
   balloon.loop.run_ready();
   CHECK(driver.used_index() == 0);

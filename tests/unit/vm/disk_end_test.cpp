@@ -37,6 +37,17 @@ struct NoReclaim final : devices::MemoryReclaim {
   Result<std::uint64_t> discard(devices::GuestAddress, std::uint64_t) override { return 0; }
 };
 
+/// What a device is made with.
+struct Machine {
+  testing::FakeEventLoop loop;
+  testing::FakeClock clock;
+  testing::FakeDeviceEvents events;
+  const testing::FakeGuest guest;
+  NoReclaim reclaim;
+  testing::FakePowerSink power;
+  const vm::DeviceGlue glue{guest.memory(), clock, loop, events, reclaim, power};
+};
+
 }  // namespace
 
 TEST_CASE("disk: the second VM on one image is told which image, and what to do") {
@@ -69,44 +80,32 @@ TEST_CASE("disk: those who only read share an image, until it is closed nobody w
 
 TEST_CASE("disk: a device is as configured, and a reboot's sees that the image has grown") {
   const Host host;
-  testing::FakeEventLoop loop;
-  testing::FakeClock clock;
-  testing::FakeDeviceEvents events;
-  const testing::FakeGuest guest;
-  NoReclaim reclaim;
-  testing::FakePowerSink power;
-  const vm::DeviceGlue glue{guest.memory(), clock, loop, events, reclaim, power};
+  Machine machine;
   api::DiskConfig config = host.disk("root");
   config.num_queues = 3;
   config.queue_size = 64;
   const auto end = host.open(config);
   REQUIRE(end.has_value());
   {
-    const auto device = (*end)->make_device(glue);
+    const auto device = (*end)->make_device(machine.glue);
     REQUIRE(device.has_value());
     CHECK((*device)->unit_name() == "disk:root");
     CHECK((*device)->queue_sizes() == std::vector<std::uint16_t>{64, 64, 64});
     CHECK((*device)->read_config(0, 8) == 16);
   }
   std::filesystem::resize_file(host.dir / "image", 65536);
-  const auto device = (*end)->make_device(glue);
+  const auto device = (*end)->make_device(machine.glue);
   REQUIRE(device.has_value());
   CHECK((*device)->read_config(0, 8) == 128);
 }
 
 TEST_CASE("disk: an image that was cut is made as long again, or the guest's size stays and that is said") {
   const Host host;
-  testing::FakeEventLoop loop;
-  testing::FakeClock clock;
-  testing::FakeDeviceEvents events;
-  const testing::FakeGuest guest;
-  NoReclaim reclaim;
-  testing::FakePowerSink power;
-  const vm::DeviceGlue glue{guest.memory(), clock, loop, events, reclaim, power};
+  Machine machine;
   const auto image = host.dir / "image";
   const auto end = host.open(host.disk("root"));
   REQUIRE(end.has_value());
-  auto device = (*end)->make_device(glue);
+  auto device = (*end)->make_device(machine.glue);
   REQUIRE((*end)->resize(65536));
   std::filesystem::resize_file(image, 4096);
   for (const std::uint64_t size : {4096U, 8192U, 65536U - 512U}) {
@@ -122,7 +121,7 @@ TEST_CASE("disk: an image that was cut is made as long again, or the guest's siz
   }
   SUBCASE("taken as it is by a reboot") {
     device->reset();
-    device = (*end)->make_device(glue);
+    device = (*end)->make_device(machine.glue);
     CHECK((*device)->read_config(0, 8) == 4096 / 512);
     CHECK((*end)->resize(8192));
   }
